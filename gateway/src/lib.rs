@@ -1,0 +1,1 @@
+//! tictac-gateway
