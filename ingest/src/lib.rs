@@ -1,4 +1,5 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
 
+pub mod log;
 pub mod problem;
 pub mod update;

@@ -20,5 +20,7 @@
 
 pub mod checksum;
 pub mod limits;
+pub mod log;
 pub mod model;
 pub mod position;
+pub mod wire;

@@ -1,0 +1,122 @@
+//! The log: where ingest writes and every gateway follows, shard by shard. Two implementations hold one contract (the
+//! same tests run over both): one in this process, one in Redis.
+//!
+//! The contract, for each shard:
+//! * **append** is fenced and atomic: epoch and owner must be the stored ones and the first entry's number the stored
+//!   one plus one, else nothing is written and the answer says what is stored.
+//! * **live** delivery is at most once and may lose anything; `alive` says how far the log has come.
+//! * **tail** reads the log after a position, or says that it does not reach back that far.
+//! * **snapshots** are at or below the log's head, and each is not older than the log's oldest entry allows: snapshots
+//!   plus tail is always the whole truth.
+
+use bytes::Bytes;
+use tictac_proto::log::{Entry, Stored};
+use tictac_proto::model::MarketId;
+use tictac_proto::position::Position;
+
+/// What is written to a shard at once.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The writer's epoch.
+    pub epoch: u64,
+    /// Number of the first entry; the others follow it without a gap.
+    pub first: u64,
+    /// Encoded entries (`Entry::encode`).
+    pub entries: Vec<Bytes>,
+    /// Encoded snapshots (`Stored::encode`) to be stored with them.
+    pub snapshots: Vec<(MarketId, Bytes)>,
+    /// Markets whose snapshots are deleted.
+    pub gone: Vec<MarketId>,
+}
+
+/// Who writes: unique among running ingests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// A name that nobody else has, such as a random id.
+    pub id: String,
+    /// 0–1023, the low digits of this owner's epochs.
+    pub slot: u16,
+}
+
+/// A shard, just taken over.
+#[derive(Debug)]
+pub struct Acquired {
+    /// The new epoch, already stored.
+    pub epoch: u64,
+    /// Number of the last entry so far.
+    pub n: u64,
+    /// Every stored snapshot, brought up to the log's head where the log held more.
+    pub markets: Vec<Stored>,
+    /// Snapshots that could not be read, with the reason.
+    pub unreadable: Vec<(MarketId, String)>,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Somebody else owns the shard, or the log is not where the writer thought.
+    #[error(
+        "shard {shard} is fenced: it stands at {stored}, owned by {owner:?}; take it over again before writing"
+    )]
+    Fenced {
+        /// The shard.
+        shard: u16,
+        /// Where it stands.
+        stored: Position,
+        /// Who owns it now.
+        owner: Option<String>,
+    },
+    /// The log can't be reached; nothing is known of what was written.
+    #[error("the log can't be reached: {0}; trying again")]
+    Unavailable(String),
+    /// The log answered what it should not.
+    #[error("the log answered {0}")]
+    Unexpected(String),
+}
+
+/// What a shard's log holds after a position.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// Where the log stands.
+    pub head: Position,
+    /// The entries after the position asked for, without a gap, or nothing where the log does not reach back.
+    pub entries: Vec<Entry>,
+    /// Whether `entries` connects to the position asked for.
+    pub complete: bool,
+}
+
+/// A shard's snapshots.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// Where the shard stood when they were read: every snapshot brought up to it.
+    pub head: Position,
+    /// One for each market.
+    pub markets: Vec<Stored>,
+    /// Log entries that bring older snapshots up to `head`: each applies to the markets that are older than it.
+    pub entries: Vec<Entry>,
+    /// Snapshots that could not be read, with the reason.
+    pub unreadable: Vec<(MarketId, String)>,
+}
+
+/// What a subscription brings. Delivered over a bounded channel; when the reader does not keep up, messages are
+/// dropped and counted, which the follower sees as a gap.
+#[derive(Debug, Clone)]
+pub enum LiveEvent {
+    /// The subscription to a shard is confirmed: from here on nothing is missed by design.
+    Subscribed {
+        /// The shard.
+        shard: u16,
+    },
+    /// A message of a shard (`Live::decode`).
+    Message {
+        /// The shard.
+        shard: u16,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// The connection broke; every shard's subscription with it. It is being made anew, without end.
+    Lost {
+        /// Why.
+        reason: String,
+    },
+}
