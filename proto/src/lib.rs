@@ -19,8 +19,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod checksum;
+pub mod client;
+pub mod follower;
 pub mod limits;
 pub mod log;
 pub mod model;
 pub mod position;
+pub mod sequencer;
 pub mod wire;
