@@ -25,5 +25,7 @@ pub mod limits;
 pub mod log;
 pub mod model;
 pub mod position;
+pub mod run;
 pub mod sequencer;
+pub mod session;
 pub mod wire;
