@@ -2,9 +2,10 @@
 //! `vectors/follow.json`.
 
 use crate::checksum::checksum;
+use crate::guard::{Guard, on};
 use crate::model::{Book, MarketField, MarketId, MarketStatus, SelectionKey, SelectionStatus, View};
 use crate::position::Position;
-use crate::wire::{Down, FeedState};
+use crate::wire::{Down, FeedState, How};
 
 /// What a message did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct ClientMarket {
     held: Option<(Book, Position)>,
     stop: Position,
     gap: bool,
+    /// An `ok` promised something newer that has not come yet.
+    promised: bool,
     shard: Option<u16>,
     feed: FeedState,
 }
@@ -49,6 +52,7 @@ impl ClientMarket {
             held: None,
             stop: Position::ZERO,
             gap: false,
+            promised: false,
             shard: None,
             feed: FeedState::Live,
         }
@@ -78,6 +82,18 @@ impl ClientMarket {
         self.gap
     }
 
+    /// The shard, once an `ok` or a `snap` said it.
+    #[must_use]
+    pub fn shard(&self) -> Option<u16> {
+        self.shard
+    }
+
+    /// The connection ended. The book stays, to come back with; nothing is tradable until an `ok` or a `snap` of the
+    /// next connection says how the feed stands and which stop was the last.
+    pub fn disconnected(&mut self) {
+        self.feed = FeedState::Down;
+    }
+
     /// The view.
     #[must_use]
     pub fn view(&self) -> View {
@@ -94,7 +110,9 @@ impl ClientMarket {
     #[must_use]
     pub fn tradable_market(&self) -> bool {
         let Some((book, at)) = &self.held else { return false };
-        book.status() == MarketStatus::Open && self.feed == FeedState::Live && !self.gap && *at >= self.stop
+        let behind_stop = *at < self.stop && on(Guard::StopBarrier);
+        let current = !self.gap && !self.promised && !behind_stop;
+        book.status() == MarketStatus::Open && self.feed == FeedState::Live && current
     }
 
     /// Whether bets on a selection can be meant, the connection's liveness aside.
@@ -122,6 +140,7 @@ impl ClientMarket {
                 book.apply(delta, head.at.seq);
                 self.held = Some((book, head.at));
                 self.gap = false;
+                self.promised = false;
                 self.shard = Some(head.shard);
                 self.feed = head.feed;
                 Outcome::Replaced
@@ -140,6 +159,7 @@ impl ClientMarket {
                 }
                 book.apply(delta, head.seq);
                 at.seq = head.seq;
+                self.promised = false;
                 Outcome::Applied
             }
             Down::Stop { market, at, .. } if *market == self.market => {
@@ -167,6 +187,14 @@ impl ClientMarket {
                 self.raise(ok.stop);
                 self.shard = Some(ok.shard);
                 self.feed = ok.feed;
+                self.promised = ok.how != How::Exact;
+                // "Exact" says that the book held is the book there: it may have been asked for by shard.
+                if let Some((_, at)) = &mut self.held
+                    && ok.how == How::Exact
+                    && ok.at.epoch == at.epoch
+                {
+                    at.seq = at.seq.max(ok.at.seq);
+                }
                 Outcome::Noted
             }
             Down::Feed(news) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::guard::{Guard, on};
 use crate::log::{Alive, Entry, FeedReport, Live, Stored, What, stop_delta};
 use crate::model::{Delta, Market, MarketField, MarketId};
 use crate::position::Position;
@@ -232,15 +233,15 @@ impl Follower {
 
     /// Applies the next entry, drops an old one, or starts a repair and keeps what came too early.
     fn consider(&mut self, entry: Entry, now: i64) {
-        if entry.at.epoch < self.at.epoch {
+        if entry.at.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             self.counters.old_epochs += 1;
-        } else if entry.at <= self.at {
+        } else if entry.at.epoch == self.at.epoch && entry.at <= self.at {
             self.counters.duplicates += 1;
-        } else if entry.at.epoch > self.at.epoch {
+        } else if entry.at.epoch != self.at.epoch {
             self.counters.gaps += 1;
             self.queue.push_front(entry);
             self.repair(now, true);
-        } else if entry.at.seq == self.at.seq + 1 {
+        } else if entry.at.seq == self.at.seq + 1 || !on(Guard::ShardCounter) {
             self.apply(entry);
         } else {
             self.counters.gaps += 1;
@@ -250,7 +251,7 @@ impl Follower {
     }
 
     fn handle_alive(&mut self, alive: Alive, now: i64) {
-        if alive.at.epoch < self.at.epoch {
+        if alive.at.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             self.counters.old_epochs += 1;
             return;
         }
@@ -258,9 +259,9 @@ impl Follower {
         if self.state != State::Following || !self.queue.is_empty() {
             return;
         }
-        if alive.at > self.at {
+        if (alive.at > self.at || alive.at.epoch != self.at.epoch) && on(Guard::AlivePosition) {
             self.counters.gaps += 1;
-            self.repair(now, alive.at.epoch > self.at.epoch);
+            self.repair(now, alive.at.epoch != self.at.epoch);
             return;
         }
         self.heard = Some(now);
@@ -280,7 +281,7 @@ impl Follower {
         if self.state == State::Waiting {
             return;
         }
-        if head.epoch < self.at.epoch {
+        if head.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             // A log that forgot. Its owner will take over with a higher epoch; until then silence makes us stale.
             self.counters.old_epochs += 1;
             return;
@@ -305,7 +306,7 @@ impl Follower {
         if self.state == State::Waiting {
             return;
         }
-        if head < self.at {
+        if head < self.at && (on(Guard::LowerEpochs) || head.epoch == self.at.epoch) {
             self.counters.old_epochs += 1;
             return;
         }
@@ -341,14 +342,16 @@ impl Follower {
     /// Replaces a market by what was stored. In the same epoch the step between them is a delta like any other.
     fn install(&mut self, id: MarketId, new: Market) {
         let Some(held) = self.markets.get_mut(&id) else {
-            let stop = !new.stop.is_zero();
+            let stop = !new.stop.is_zero() && on(Guard::SnapshotStop);
             self.markets.insert(id.clone(), new);
             self.out.push_back(Event::Replaced { market: id, stop, times: Times::default() });
             return;
         };
-        let stop = new.stop > held.stop;
-        held.stop = held.stop.max(new.stop);
-        if new.at <= held.at {
+        let stop = new.stop > held.stop && on(Guard::SnapshotStop);
+        if on(Guard::SnapshotStop) {
+            held.stop = held.stop.max(new.stop);
+        }
+        if new.at <= held.at && (on(Guard::LowerEpochs) || new.at.epoch == held.at.epoch) {
             if stop {
                 self.out.push_back(Event::Stopped { market: id });
             }
@@ -436,7 +439,8 @@ impl Follower {
                 if self.markets.get(&market).is_some_and(|m| m.at >= at) {
                     return;
                 }
-                let raised = self.markets.get(&market).map_or(Position::ZERO, |m| m.stop) < stop;
+                let raised = self.markets.get(&market).map_or(Position::ZERO, |m| m.stop) < stop
+                    && on(Guard::SnapshotStop);
                 let held = Market { id: market.clone(), book: *book, at, stop };
                 self.markets.insert(market.clone(), held);
                 self.out.push_back(Event::Replaced { market, stop: raised, times });
