@@ -324,15 +324,26 @@ impl Follower {
                 reader.apply_to_older(entry);
             }
         }
-        let gone: Vec<MarketId> =
+        let mut gone: Vec<MarketId> =
             self.markets.keys().filter(|m| !reader.markets.contains_key(*m)).cloned().collect();
+        gone.sort_unstable();
         for market in gone {
             self.markets.remove(&market);
             self.out.push_back(Event::Gone { market, at: head });
         }
+        if head.epoch > self.at.epoch {
+            // What the old owner said of its sources does not hold for the new one, which may have read its books
+            // from a log that forgot: until it speaks, it recovers.
+            for report in self.feeds.values_mut() {
+                report.state = report.state.max(FeedState::Recovering);
+            }
+        }
         self.at = head;
         self.state = State::Following;
-        for (id, new) in reader.markets {
+        // In one order whatever the map's: a run is repeatable.
+        let mut markets: Vec<_> = reader.markets.into_iter().collect();
+        markets.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (id, new) in markets {
             self.install(id, new);
         }
         self.sort_queue();
