@@ -379,7 +379,7 @@ impl Follower {
         }
         let prev = held.at;
         held.at = new.at;
-        held.book.apply(&delta, new.at.seq);
+        held.book.leap(&delta, prev.seq, new.at.seq);
         self.out.push_back(Event::Changed { market: id, prev, delta, stop, times: Times::default() });
     }
 
