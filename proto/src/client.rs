@@ -94,6 +94,16 @@ impl ClientMarket {
         self.feed = FeedState::Down;
     }
 
+    /// Comes back with a position of its shard, at or below which everything was seen: the book is the book there, too.
+    pub fn seen_up_to(&mut self, shard: u16, seen: Position) {
+        if let Some((_, at)) = &mut self.held
+            && self.shard == Some(shard)
+            && at.epoch == seen.epoch
+        {
+            at.seq = at.seq.max(seen.seq);
+        }
+    }
+
     /// The view.
     #[must_use]
     pub fn view(&self) -> View {
@@ -188,13 +198,6 @@ impl ClientMarket {
                 self.shard = Some(ok.shard);
                 self.feed = ok.feed;
                 self.promised = ok.how != How::Exact;
-                // "Exact" says that the book held is the book there: it may have been asked for by shard.
-                if let Some((_, at)) = &mut self.held
-                    && ok.how == How::Exact
-                    && ok.at.epoch == at.epoch
-                {
-                    at.seq = at.seq.max(ok.at.seq);
-                }
                 Outcome::Noted
             }
             Down::Feed(news) => {

@@ -27,6 +27,8 @@ pub struct Held {
     asked: Option<i64>,
     stop_heard: Position,
     resumed: bool,
+    /// Where the gateway has brought this client: its own position, unless it came from a gateway that was ahead.
+    sent: Option<Position>,
 }
 
 impl Held {
@@ -38,6 +40,7 @@ impl Held {
             asked: None,
             stop_heard: Position::ZERO,
             resumed: false,
+            sent: None,
         }
     }
 }
@@ -120,6 +123,7 @@ impl Client {
             held.market.disconnected();
             held.subscribed = false;
             held.counted = false;
+            held.sent = None;
             held.asked = None;
         }
     }
@@ -144,6 +148,13 @@ impl Client {
         }
         // A market in a gap has no position to come back with.
         self.held.retain(|_, h| !h.market.in_gap());
+        if by_shard {
+            for held in self.held.values_mut() {
+                for (shard, at) in &self.token {
+                    held.market.seen_up_to(*shard, *at);
+                }
+            }
+        }
         for wish in self.wishes.clone() {
             let mut resume = Resume::default();
             if self.resume && by_shard {
@@ -346,7 +357,10 @@ impl Client {
                 let what = format!("{key:?} holds nothing and was answered {:?}", ok.how);
                 return Err(Violation::new("9: resume", what));
             }
-            held.counted |= ok.how == How::Exact;
+            if ok.how == How::Exact {
+                held.counted = true;
+                held.sent = held.market.position();
+            }
         }
         held.market.handle(down);
         held.stop_heard = held.stop_heard.max(ok.stop);
@@ -364,7 +378,7 @@ impl Client {
         }
         let mut mine: u32 = 0;
         for ((market, view), held) in self.held.iter().filter(|(_, h)| h.counted) {
-            if let Some(at) = held.market.position() {
+            if let Some(at) = held.sent {
                 mine = mine.wrapping_add(mix(digest_key(market, *view), at.seq));
             }
         }
@@ -400,11 +414,15 @@ impl Client {
             }
             (Down::Stop { at, .. }, _) => held.stop_heard = held.stop_heard.max(*at),
             (Down::Snap(head, _), _) => {
+                held.sent = Some(head.at);
                 held.stop_heard = held.stop_heard.max(head.stop);
                 held.asked = None;
                 held.counted = true;
             }
-            (Down::Delta(..), _) => held.counted = true,
+            (Down::Delta(head, _), _) => {
+                held.counted = true;
+                held.sent = held.sent.max(Some(Position::new(head.epoch, head.seq)));
+            }
             _ => {}
         }
         let after = held.market.position();
