@@ -7,9 +7,10 @@ mod tree;
 
 use proptest::prelude::*;
 use tictac_proto::checksum::checksum;
+use tictac_proto::client::ClientMarket;
 use tictac_proto::limits::MAX_INT;
 use tictac_proto::log::{Entry, Live, Stored, What};
-use tictac_proto::model::{Book, View};
+use tictac_proto::model::{Book, SelectionKey, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Codec, Down, Message, Times, Up};
 
@@ -100,5 +101,17 @@ fn clocks_that_are_far_off_are_cut_and_still_read() {
         let entry = Entry { at: Position::new(1, 2), times, what: What::Gone { market: "1.1".into() } };
         let Ok(Live::Entry(read)) = Live::decode(&entry.encode()) else { panic!("{times:?} is not read") };
         assert_eq!(read.what, entry.what);
+    }
+}
+
+#[test]
+fn a_status_of_a_later_version_is_not_tradable() {
+    for (market, selection, tradable) in [(1, 0, true), (1, 99, false), (99, 0, false)] {
+        // {t: snap, m: "1", w: 0, e: 5, s: 9, sh: 0, f: live, d: {status}, r: [[1, 0, {status}]]}
+        let mut bytes = vec![0x89, 0, 19, 1, 0xA1, b'1', 2, 0, 3, 5, 5, 9, 11, 0, 12, 0];
+        bytes.extend([7, 0x81, 22, market, 8, 0x91, 0x93, 1, 0, 0x81, 2, selection]);
+        let mut client = ClientMarket::new("1".into(), View::All);
+        client.handle(&read_down(Codec::Msgpack, &bytes));
+        assert_eq!(client.tradable(SelectionKey { id: 1, handicap: 0 }), tradable);
     }
 }
