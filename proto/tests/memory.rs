@@ -6,9 +6,9 @@ use tictac_proto::wire::Codec;
 
 /// Most address space that this process ever had, in KiB.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has this file");
     let line = status.lines().find_map(|l| l.strip_prefix("VmPeak:")).expect("Linux tells the peak");
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 /// Lengths that fit the input, announced again at every level of nesting: honest at each level, a lie in sum.
