@@ -27,6 +27,12 @@ pub trait Runs {
     fn run(&self, id: usize) -> &Run;
 }
 
+impl<R: Runs + ?Sized> Runs for &R {
+    fn run(&self, id: usize) -> &Run {
+        (**self).run(id)
+    }
+}
+
 impl Runs for Slab<Run> {
     fn run(&self, id: usize) -> &Run {
         &self[id]
@@ -281,6 +287,12 @@ impl Session {
         self.needs.drain(..)
     }
 
+    /// Whether some subscription needs a base.
+    #[must_use]
+    pub fn has_needs(&self) -> bool {
+        !self.needs.is_empty()
+    }
+
     /// Subscriptions that are not where their run is.
     #[must_use]
     pub fn behind(&self) -> u64 {
@@ -314,7 +326,7 @@ impl Session {
     /// Decides what goes out next and gives it as slices; empty where there is nothing. `heartbeat` encodes one.
     pub fn plan<'a>(
         &'a mut self,
-        runs: &'a impl Runs,
+        runs: &'a (impl Runs + ?Sized),
         now: i64,
         heartbeat: impl FnOnce(u64, Option<i64>, u32) -> Bytes,
     ) -> SmallVec<[&'a [u8]; 8]> {
@@ -358,7 +370,7 @@ impl Session {
         slices
     }
 
-    fn plan_subscriptions(&mut self, runs: &impl Runs, now: i64, mut size: usize) {
+    fn plan_subscriptions(&mut self, runs: &(impl Runs + ?Sized), now: i64, mut size: usize) {
         // Those whose interval has ended, or that have something that must not wait, join the others.
         let subscriptions = &self.subscriptions;
         let ready = |id: &usize| {
@@ -417,7 +429,7 @@ impl Session {
 
     /// `written` bytes of the last plan went out. What was not begun stays as it was and is planned anew, from then
     /// newer state.
-    pub fn wrote(&mut self, runs: &impl Runs, mut written: usize, now: i64) {
+    pub fn wrote(&mut self, runs: &(impl Runs + ?Sized), mut written: usize, now: i64) {
         self.counters.bytes += written as u64;
         let plan = std::mem::take(&mut self.plan);
         for (piece, len) in &plan {
@@ -478,7 +490,7 @@ impl Session {
     }
 
     /// Takes subscriptions that have nothing more before them out of the dirty list.
-    fn forget_served(&mut self, runs: &impl Runs) {
+    fn forget_served(&mut self, runs: &(impl Runs + ?Sized)) {
         let subscriptions = &mut self.subscriptions;
         self.dirty.retain(|id| {
             let s = &mut subscriptions[*id];
