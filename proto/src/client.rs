@@ -1,6 +1,8 @@
 //! The client's half of the core: one market and view as a client holds it. The browser module is its twin; both run
 //! `vectors/follow.json`.
 
+use std::sync::Arc;
+
 use crate::checksum::checksum;
 use crate::model::{Book, MarketField, MarketId, MarketStatus, SelectionKey, SelectionStatus, View};
 use crate::position::Position;
@@ -36,6 +38,8 @@ pub struct ClientMarket {
     stop: Position,
     gap: bool,
     shard: Option<u16>,
+    /// The source that `ok` named, for markets whose book names none.
+    source: Option<Arc<str>>,
     feed: FeedState,
 }
 
@@ -50,6 +54,7 @@ impl ClientMarket {
             stop: Position::ZERO,
             gap: false,
             shard: None,
+            source: None,
             feed: FeedState::Live,
         }
     }
@@ -166,11 +171,13 @@ impl ClientMarket {
             Down::Ok(ok) if ok.market == self.market && ok.view == self.view => {
                 self.raise(ok.stop);
                 self.shard = Some(ok.shard);
+                self.source = Some(ok.source.clone());
                 self.feed = ok.feed;
                 Outcome::Noted
             }
             Down::Feed(news) => {
-                let source = self.held.as_ref().and_then(|(book, _)| book.fields.text(MarketField::Source));
+                let named = self.book().and_then(|book| book.fields.text(MarketField::Source));
+                let source = named.or(self.source.as_deref());
                 if self.shard == Some(news.shard) && source == Some(&*news.source) {
                     self.feed = news.state;
                 }

@@ -509,6 +509,11 @@ fn optional_int(node: &Node<'_>, key: Key) -> Result<Option<i64>, DecodeError> {
     node.get(key).map(|v| v.int(key.name())).transpose()
 }
 
+fn close_code(node: &Node<'_>) -> Result<u16, DecodeError> {
+    let v = node.need(Key::Code)?.int("code")?;
+    u16::try_from(v).map_err(|_| DecodeError::new("code", format!("{v} is no close code")))
+}
+
 fn checksum(node: &Node<'_>, key: Key) -> Result<u32, DecodeError> {
     let v = node.need(key)?.int(key.name())?;
     u32::try_from(v).map_err(|_| DecodeError::new(key.name(), format!("{v} is not below 2^32")))
@@ -586,7 +591,7 @@ impl Down {
                 digest: checksum(node, Key::Digest)?,
             }),
             MessageType::Bye => Self::Bye {
-                code: node.need(Key::Code)?.int("code")? as u16,
+                code: close_code(node)?,
                 why: text(node, Key::Why)?,
                 retry: node.need(Key::Retry)?.uint("retry")?,
             },
@@ -637,7 +642,7 @@ fn read_err(node: &Node<'_>) -> Result<Problem, DecodeError> {
             .ok_or_else(|| DecodeError::new("code", format!("{code:?} is unknown")))?,
         why: text(node, Key::Why)?,
         retry: node.get(Key::Retry).map(|r| r.uint("retry")).transpose()?,
-        fatal: node.need(Key::Fatal)?.int("fatal")? != 0,
+        fatal: node.need(Key::Fatal)?.flag("fatal")?,
     })
 }
 
@@ -651,7 +656,7 @@ fn read_catalogue(node: &Node<'_>) -> Result<Catalogue, DecodeError> {
     }
     let gone = node.need(Key::Gone)?.items("gone")?;
     Ok(Catalogue {
-        full: node.need(Key::Full)?.int("full")? != 0,
+        full: node.need(Key::Full)?.flag("full")?,
         markets,
         gone: gone.iter().map(|m| Ok(m.text("gone")?.into())).collect::<Result<_, DecodeError>>()?,
     })
