@@ -1,4 +1,8 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod envelope;
+pub mod native;
+pub mod node;
 pub mod problem;
 pub mod update;
