@@ -1,7 +1,11 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod envelope;
 pub mod log;
 pub mod mcm;
+pub mod native;
+pub mod node;
 pub mod problem;
 pub mod recording;
 pub mod update;
