@@ -99,7 +99,7 @@ test('nothing is tradable on a new link before the gateway said where the market
   s.client.connect();
   await run(s, 6000);
   s.gateway.heard = function (socket, message) {
-    if (message.t === 'ping') this.beat(socket, message.time); // Live, but no `ok`.
+    if (message.t === 'ping') this.send(socket, { t: 'hb', now: 0, echo: message.time }); // Live, but no `ok`.
   };
   s.gateway.drop(socketOf(s.gateway), 1012);
   await run(s, 3000);
