@@ -611,25 +611,37 @@ fn read_limits(node: &Node<'_>) -> Result<Vec<(String, i64)>, DecodeError> {
 }
 
 fn read_ok(node: &Node<'_>) -> Result<Subscribed, DecodeError> {
-    let id = node.need(Key::Id)?.int("id")?;
-    let conflate = Conflate::read(node)?;
-    let scope = node.get(Key::Market).is_none();
-    Ok(Subscribed {
-        id,
-        market: if scope { "".into() } else { market(node)? },
+    let taken = Subscribed {
+        id: node.need(Key::Id)?.int("id")?,
+        market: "".into(),
         view: view(node)?,
-        conflate,
-        at: if scope { Position::ZERO } else { at(node)? },
+        conflate: Conflate::read(node)?,
+        at: Position::ZERO,
+        stop: Position::ZERO,
+        shard: 0,
+        source: "".into(),
+        feed: FeedState::Live,
+        how: How::Snap,
+    };
+    // Without a market a scope was taken, and the other keys say nothing.
+    if node.get(Key::Market).is_none() {
+        return Ok(taken);
+    }
+    let market = market(node)?;
+    if market.is_empty() {
+        return Err(DecodeError::new("m", "is empty: a scope's `ok` has no `m`"));
+    }
+    let how = node.need(Key::How)?;
+    Ok(Subscribed {
+        market,
+        at: at(node)?,
         stop: optional_position(node, Key::Stop)?,
-        shard: if scope { 0 } else { shard(node)? },
-        source: if scope { "".into() } else { node.need(Key::Source)?.text("src")?.into() },
-        feed: if scope { FeedState::Live } else { feed(node)? },
-        how: match node.get(Key::How) {
-            Some(how) => How::from_code(how.code("how", HOW_NAMES)?).ok_or_else(|| {
-                DecodeError::new("how", format!("{how} is none of {}", HOW_NAMES.join(", ")))
-            })?,
-            None => How::Snap,
-        },
+        shard: shard(node)?,
+        source: node.need(Key::Source)?.text("src")?.into(),
+        feed: feed(node)?,
+        how: How::from_code(how.code("how", HOW_NAMES)?)
+            .ok_or_else(|| DecodeError::new("how", format!("{how} is none of {}", HOW_NAMES.join(", "))))?,
+        ..taken
     })
 }
 

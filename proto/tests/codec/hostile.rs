@@ -161,6 +161,13 @@ fn wrong_values_are_refused_by_the_name_of_their_key() {
             "level",
             "[price, size]",
         ),
+        (r#"{"t":"ok","id":1,"m":"","w":0}"#, "m", "empty"),
+        (r#"{"t":"ok","id":1,"m":"1","w":0,"e":1,"s":1,"sh":1,"src":"a","f":"live"}"#, "how", "missing"),
+        (
+            r#"{"t":"ok","id":1,"m":"1","w":0,"e":1,"s":1,"sh":1,"src":"a","f":"live","how":"often"}"#,
+            "how",
+            "often",
+        ),
         (r#"{"t":"sub"}"#, "t", "goes up"),
         (r#"{"t":"shout"}"#, "t", "shout"),
         (r#"{}"#, "t", "missing"),
