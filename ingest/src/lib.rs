@@ -2,4 +2,6 @@
 
 pub mod log;
 pub mod problem;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod update;
