@@ -96,7 +96,7 @@ pub(super) fn read(
             b"eventName" => said(F::EventName, words(cursor, place("eventName"), MAX_TEXT, report)?),
             b"eventTypeId" => {
                 let sport = words(cursor, place("eventTypeId"), MAX_ID, report)?;
-                said(F::Sport, sport.map(|sport| named_sport(sport)));
+                said(F::Sport, sport.map(named_sport));
             }
             b"venue" => said(F::Venue, words(cursor, place("venue"), MAX_TEXT, report)?),
             b"name" => said(F::Name, words(cursor, place("name"), MAX_TEXT, report)?),
@@ -160,7 +160,7 @@ pub(super) fn read(
                     parts.settled |= settled;
                     Ok(())
                 })?;
-                if !array {
+                if !array && cursor.since(at) != b"null" {
                     report.value(place("runners"), "an array was expected", at..cursor.at());
                 }
             }

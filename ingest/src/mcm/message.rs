@@ -110,6 +110,8 @@ pub(super) struct RawMarket {
 /// The parts of one message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// Whether the line is an object at all.
+    pub(super) is_object: bool,
     pub(super) is_mcm: bool,
     pub(super) op: Option<Range<usize>>,
     pub(super) change_type: Option<Range<usize>>,
@@ -150,6 +152,7 @@ impl Message {
             }
             Ok(())
         })?;
+        self.is_object = object;
         if !object {
             report.add(ProblemKind::Syntax, Place::Top("message"), "an object was expected", 0..line.len());
         } else if cursor.peek().is_some() {
@@ -174,7 +177,8 @@ impl Message {
                 b"id" => id = text(cursor, Place::OfMarket(mc, "id"), report)?,
                 b"rc" => {
                     let at = cursor.at();
-                    if !cursor.array(|cursor, rc| self.runner(cursor, mc, small(rc), report))? {
+                    let array = cursor.array(|cursor, rc| self.runner(cursor, mc, small(rc), report))?;
+                    if !array && cursor.since(at) != b"null" {
                         report.value(Place::OfMarket(mc, "rc"), "an array was expected", at..cursor.at());
                     }
                 }

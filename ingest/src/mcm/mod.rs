@@ -150,7 +150,7 @@ impl McmReader {
             for raw in &message.markets {
                 self.market(source, line, &message, raw, read.kind == Kind::Image, out, &mut report);
             }
-        } else if whole.is_ok() {
+        } else if whole.is_ok() && message.is_object {
             let why = "only \"op\":\"mcm\" is known here; the line is left out";
             report.add(
                 ProblemKind::Operation,
