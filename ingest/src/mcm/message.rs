@@ -295,8 +295,17 @@ impl Message {
             cursor.array(|cursor, cell| {
                 // The level is a plain integer; prices and sizes have two decimals.
                 let places = if wanted == 3 && cell == 0 { 0 } else { PLACES };
-                match cursor.scalar(places)? {
-                    Scalar::Number(Number::Exact(v)) if cell < wanted => cells[cell + 3 - wanted] = v,
+                let number = cursor.number(places);
+                let scalar = match number {
+                    Some(Number::Exact(v)) if cell < wanted => {
+                        cells[cell + 3 - wanted] = v;
+                        count += 1;
+                        return Ok(());
+                    }
+                    Some(number) => Scalar::Number(number),
+                    None => cursor.scalar(places)?,
+                };
+                match scalar {
                     Scalar::Number(Number::Exact(_)) => {}
                     Scalar::Number(Number::Rounded(_)) => bad = Some("a number has more than two decimals"),
                     Scalar::Number(Number::TooLarge) => bad = Some("a number is beyond 2^53"),
@@ -375,10 +384,16 @@ pub(super) fn integer(
     report: &mut Report<'_, '_>,
 ) -> Result<Option<i64>, Broken> {
     let at = cursor.at();
+    match cursor.number(0) {
+        Some(Number::Exact(v)) => return Ok(Some(v)),
+        Some(_) => {
+            report.value(place, "a whole number below 2^53 was expected", at..cursor.at());
+            return Ok(None);
+        }
+        None => {}
+    }
     match cursor.scalar(0)? {
-        Scalar::Number(Number::Exact(v)) => return Ok(Some(v)),
         Scalar::Null => {}
-        Scalar::Number(_) => report.value(place, "a whole number below 2^53 was expected", at..cursor.at()),
         other => report.wrong_type(place, "a whole number", &other, at..cursor.at()),
     }
     Ok(None)

@@ -45,6 +45,7 @@ use std::sync::Arc;
 use tictac_proto::limits::MAX_ID;
 use tictac_proto::model::Book;
 
+use self::definition::Definition;
 use self::market::Market;
 use self::message::{Message, RawMarket};
 pub use self::report::MAX_PROBLEMS;
@@ -192,40 +193,18 @@ impl McmReader {
             },
             None => None,
         };
-        if !self.markets.contains_key(id) {
-            if self.markets.len() >= MAX_MARKETS {
-                let why = format_args!("more than {MAX_MARKETS} markets; this one is left out");
-                return report.add(ProblemKind::TooLarge, place, why, raw.id.clone());
-            }
-            let id = Arc::<str>::from(id);
-            self.markets.insert(Arc::clone(&id), Market::new(id));
-        }
-        let Some(market) = self.markets.get_mut(id) else { return };
         let image = raw.image || all_images;
-        if !image {
-            let delta = market.change(source, message, raw, definition, report);
-            if !delta.is_empty() {
-                out.push(Update::Change { market: Arc::clone(&market.id), delta, rollback: false });
-            }
-            return;
+        let parts = Parts { source, message, raw, definition, image, number: self.messages };
+        // Found at once where it is known, which is nearly always.
+        if let Some(market) = self.markets.get_mut(id) {
+            return take(market, parts, out, report);
         }
-        let again = market.imaged.0 == self.messages;
-        let version = definition.as_ref().and_then(|definition| definition.version);
-        if again && version < market.version {
-            return;
+        if self.markets.len() >= MAX_MARKETS {
+            let why = format_args!("more than {MAX_MARKETS} markets; this one is left out");
+            return report.add(ProblemKind::TooLarge, place, why, raw.id.clone());
         }
-        market.reset();
-        let delta = market.change(source, message, raw, definition, report);
-        let mut book = Box::<Book>::default();
-        book.apply(&delta, 0);
-        let update = Update::Image { market: Arc::clone(&market.id), book };
-        match out.get_mut(market.imaged.1) {
-            Some(earlier) if again => *earlier = update,
-            _ => {
-                market.imaged = (self.messages, out.len());
-                out.push(update);
-            }
-        }
+        let id = Arc::<str>::from(id);
+        take(self.markets.entry(Arc::clone(&id)).or_insert(Market::new(id)), parts, out, report);
     }
 
     /// Forgets a market that is gone. Without this a reader would remember every market that it ever saw.
@@ -237,5 +216,45 @@ impl McmReader {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.markets.len()
+    }
+}
+
+/// What a message says of one market.
+struct Parts<'a> {
+    source: &'a str,
+    message: &'a Message,
+    raw: &'a RawMarket,
+    definition: Option<Definition>,
+    image: bool,
+    /// Of the message.
+    number: u64,
+}
+
+/// Takes it into what is remembered of the market, and puts the update out.
+fn take(market: &mut Market, parts: Parts<'_>, out: &mut Vec<Update>, report: &mut Report<'_, '_>) {
+    let Parts { source, message, raw, definition, image, number } = parts;
+    if !image {
+        let delta = market.change(source, message, raw, definition, report);
+        if !delta.is_empty() {
+            out.push(Update::Change { market: Arc::clone(&market.id), delta, rollback: false });
+        }
+        return;
+    }
+    let again = market.imaged.0 == number;
+    let version = definition.as_ref().and_then(|definition| definition.version);
+    if again && version < market.version {
+        return;
+    }
+    market.reset();
+    let delta = market.change(source, message, raw, definition, report);
+    let mut book = Box::<Book>::default();
+    book.apply(&delta, 0);
+    let update = Update::Image { market: Arc::clone(&market.id), book };
+    match out.get_mut(market.imaged.1) {
+        Some(earlier) if again => *earlier = update,
+        _ => {
+            market.imaged = (number, out.len());
+            out.push(update);
+        }
     }
 }
