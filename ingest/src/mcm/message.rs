@@ -115,6 +115,7 @@ pub(super) struct Message {
     pub(super) is_mcm: bool,
     pub(super) op: Option<Range<usize>>,
     pub(super) change_type: Option<Range<usize>>,
+    pub(super) segment: Option<Range<usize>>,
     pub(super) pt: Option<i64>,
     pub(super) status: Option<i64>,
     pub(super) markets: Vec<RawMarket>,
@@ -130,7 +131,8 @@ impl Message {
         self.runners.clear();
         self.ladders.clear();
         self.rows.clear();
-        (self.is_mcm, self.op, self.change_type, self.pt, self.status) = (false, None, None, None, None);
+        (self.is_object, self.is_mcm, self.op) = (false, false, None);
+        (self.change_type, self.segment, self.pt, self.status) = (None, None, None, None);
         let mut cursor = Cursor::new(line, 0..line.len());
         let object = cursor.object(|cursor, key| {
             let at = cursor.at();
@@ -140,6 +142,7 @@ impl Message {
                     self.is_mcm = self.op.clone().is_some_and(|op| &line[op] == b"mcm");
                 }
                 b"ct" => self.change_type = text(cursor, Place::Top("ct"), report)?,
+                b"segmentType" => self.segment = text(cursor, Place::Top("segmentType"), report)?,
                 b"pt" => self.pt = integer(cursor, Place::Top("pt"), report)?,
                 b"status" => self.status = integer(cursor, Place::Top("status"), report)?,
                 b"mc" => {

@@ -23,6 +23,7 @@
 //!   are volumes; every other price and size must have two decimals (a float's noise aside).
 //! - A definition is whole: what it leaves out is cleared, but for names (only historic files have them) and the event. A
 //!   runner that it leaves out stays; only an image takes runners away.
+//! - What an image of a subscription no longer names is gone, if the caller asks: [`McmReader::drop_unnamed`].
 //! - A market that lies twice in one message as an image (it moved between events) is taken by its higher version.
 //!
 //! # What can't be taken
@@ -84,6 +85,8 @@ pub struct Read {
     pub pt: Option<i64>,
     /// The source's own state; 503 where its data are late.
     pub status: Option<i64>,
+    /// Whether this ends the image of a subscription (its last segment, where it comes in several).
+    pub image_ends: bool,
     /// Whether the line stopped being JSON: what it said beyond the updates is lost, so that books may be wrong until the
     /// next image.
     pub broken: bool,
@@ -104,6 +107,8 @@ pub struct McmReader {
     markets: HashMap<Arc<str>, Market, foldhash::fast::RandomState>,
     /// Messages so far.
     messages: u64,
+    /// Number of the message that began the last image of a subscription.
+    image_began: u64,
 }
 
 impl McmReader {
@@ -148,6 +153,13 @@ impl McmReader {
             };
             (read.pt, read.status) = (message.pt, message.status);
             self.messages += 1;
+            if read.kind == Kind::Image {
+                let segment = message.segment.clone().map(|range| &line[range]);
+                if matches!(segment, None | Some(b"SEG_START")) {
+                    self.image_began = self.messages;
+                }
+                read.image_ends = matches!(segment, None | Some(b"SEG_END")) && whole.is_ok();
+            }
             for raw in &message.markets {
                 self.market(source, line, &message, raw, read.kind == Kind::Image, out, &mut report);
             }
@@ -207,6 +219,26 @@ impl McmReader {
         take(self.markets.entry(Arc::clone(&id)).or_insert(Market::new(id)), parts, out, report);
     }
 
+    /// After a subscription's image ([`Read::image_ends`]): forgets the markets that it did not name and says so to `out`.
+    ///
+    /// A subscription's image is all that the connection will speak of. It is for the caller to ask, since only it knows
+    /// whether what it reads is one connection, or several that share one name.
+    pub fn drop_unnamed(&mut self, out: &mut Vec<Update>) {
+        let began = self.image_began;
+        let first = out.len();
+        out.extend(
+            self.markets
+                .values()
+                .filter(|market| market.named < began)
+                .map(|market| Update::Gone { market: Arc::clone(&market.id) }),
+        );
+        for update in &out[first..] {
+            if let Update::Gone { market } = update {
+                self.markets.remove(market);
+            }
+        }
+    }
+
     /// Forgets a market that is gone. Without this a reader would remember every market that it ever saw.
     pub fn forget(&mut self, market: &str) {
         self.markets.remove(market);
@@ -233,6 +265,7 @@ struct Parts<'a> {
 /// Takes it into what is remembered of the market, and puts the update out.
 fn take(market: &mut Market, parts: Parts<'_>, out: &mut Vec<Update>, report: &mut Report<'_, '_>) {
     let Parts { source, message, raw, definition, image, number } = parts;
+    market.named = number;
     if !image {
         let delta = market.change(source, message, raw, definition, report);
         if !delta.is_empty() {
