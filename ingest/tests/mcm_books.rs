@@ -2,6 +2,8 @@
 //! are not part of the project: `TICTAC_RECORDINGS` names a directory of `<name>.mcm.bz2` with `<name>.books.json`.
 #![allow(clippy::unwrap_used)]
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -211,4 +213,72 @@ fn every_line_twice_changes_nothing() {
     for path in recordings("every_line_twice_changes_nothing") {
         run(&path, Again::Always);
     }
+}
+
+/// Takes the full ladders out of a line, so that only levels are left.
+fn without_full_ladders(line: &[u8]) -> Vec<u8> {
+    let mut json: Json = serde_json::from_slice(line).unwrap();
+    for market in json["mc"].as_array_mut().unwrap() {
+        for runner in market.get_mut("rc").and_then(Json::as_array_mut).into_iter().flatten() {
+            let runner = runner.as_object_mut().unwrap();
+            runner.remove("atb");
+            runner.remove("atl");
+        }
+    }
+    serde_json::to_vec(&json).unwrap()
+}
+
+/// The best of a full ladder as levels have it: the exchange adds offers of less than a pound to the next worse price.
+fn rolled_up(best_first: impl Iterator<Item = (i64, i64)>, depth: usize) -> Vec<(i64, i64)> {
+    let mut ladder = best_first.peekable();
+    let (mut levels, mut carried) = (Vec::new(), 0);
+    while let Some((price, size)) = ladder.next() {
+        carried += size;
+        if carried >= 100 || ladder.peek().is_none() {
+            levels.push((price, std::mem::take(&mut carried)));
+        }
+    }
+    levels.truncate(depth);
+    levels
+}
+
+/// Recordings that have both full ladders and levels check the levels at every line: what comes of the levels alone must
+/// be the best of what comes of the full ladders.
+#[test]
+fn levels_are_the_best_of_the_full_ladders() {
+    let mut both = 0;
+    let paths = recordings("levels_are_the_best_of_the_full_ladders");
+    for path in &paths {
+        let mut recording = Recording::open(path).unwrap();
+        let (mut full, mut levels) = ((McmReader::new(), Books::new()), (McmReader::new(), Books::new()));
+        let (mut compared, mut number) = (0u64, 0);
+        while let Some(line) = recording.next_line().unwrap() {
+            number += 1;
+            let stripped = without_full_ladders(line);
+            if number == 1 && !line.windows(6).any(|w| w == b"\"batb\"") {
+                break;
+            }
+            for (line, (reader, books)) in [(line, &mut full), (&stripped[..], &mut levels)] {
+                let (mut out, mut problems) = (Vec::new(), Vec::new());
+                reader.read("recorded", line, &mut out, &mut problems);
+                assert_eq!(problems, []);
+                take(books, &out);
+            }
+            for (id, book) in &levels.1 {
+                for (key, runner) in &book.selections {
+                    for side in [Side::Back, Side::Lay] {
+                        let high = book.best_is_high(side);
+                        let mine: Vec<_> = runner.ladder(side).best_first(high).collect();
+                        let whole = full.1[id].selections[key].ladder(side);
+                        let best = rolled_up(whole.best_first(high), 3);
+                        assert_eq!(mine, best, "{} line {number}: {id} {key:?} {side:?}", path.display());
+                        compared += 1;
+                    }
+                }
+            }
+        }
+        eprintln!("{}: {compared} sides by level are the best of the full ladder", path.display());
+        both += compared;
+    }
+    assert!(paths.is_empty() || both > 0, "no recording has levels and full ladders");
 }

@@ -9,6 +9,19 @@ use super::decimal::{Number, parse};
 /// Deepest nesting that is followed; a `mcm` message needs 8.
 const MAX_NESTING: usize = 32;
 
+/// Bytes that end a text's plain run: the quote, the backslash and what may not stand in it.
+const SPECIAL: [bool; 256] = {
+    let mut special = [false; 256];
+    let mut byte = 0;
+    while byte < 32 {
+        special[byte] = true;
+        byte += 1;
+    }
+    special[b'"' as usize] = true;
+    special[b'\\' as usize] = true;
+    special
+};
+
 /// The bytes are not JSON from here on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Broken {
@@ -36,16 +49,16 @@ pub(super) enum Scalar {
 /// A place in a line.
 #[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
+    /// Up to the end of the part that is read.
     line: &'a [u8],
     at: usize,
-    end: usize,
     nesting: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// A cursor over a part of a line; offsets stay those of the line.
     pub(super) fn new(line: &'a [u8], part: Range<usize>) -> Self {
-        Self { line, at: part.start, end: part.end.min(line.len()), nesting: 0 }
+        Self { line: &line[..part.end.min(line.len())], at: part.start, nesting: 0 }
     }
 
     /// The offset.
@@ -66,11 +79,11 @@ impl<'a> Cursor<'a> {
     /// The next byte that is not white space.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        while self.at < self.end {
-            match self.line[self.at] {
-                b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
-                byte => return Some(byte),
+        while let Some(&byte) = self.line.get(self.at) {
+            if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                return Some(byte);
             }
+            self.at += 1;
         }
         None
     }
@@ -165,12 +178,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// A text's content and whether it has escapes. The cursor stands at its quote.
+    #[inline]
     fn text(&mut self) -> Result<(Range<usize>, bool), Broken> {
         self.at += 1;
         let start = self.at;
         let mut escapes = false;
-        while self.at < self.end {
-            match self.line[self.at] {
+        loop {
+            let rest = self.line.get(self.at..).unwrap_or_default();
+            let Some(plain) = rest.iter().position(|byte| SPECIAL[usize::from(*byte)]) else {
+                return Err(self.broken("the text does not end"));
+            };
+            self.at += plain;
+            match rest[plain] {
                 b'"' => {
                     self.at += 1;
                     return Ok((start..self.at - 1, escapes));
@@ -180,18 +199,16 @@ impl<'a> Cursor<'a> {
                     self.at += 1;
                     self.escape()?;
                 }
-                0..=31 => return Err(self.broken("a control character stands in a text")),
-                _ => self.at += 1,
+                _ => return Err(self.broken("a control character stands in a text")),
             }
         }
-        Err(self.broken("the text does not end"))
     }
 
     fn escape(&mut self) -> Result<(), Broken> {
-        match self.line[..self.end].get(self.at) {
+        match self.line.get(self.at) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
-            Some(b'u') if self.line[self.at + 1..self.end].iter().take(4).all(u8::is_ascii_hexdigit) => {
-                self.at = (self.at + 5).min(self.end);
+            Some(b'u') if self.line[self.at + 1..].iter().take(4).all(u8::is_ascii_hexdigit) => {
+                self.at = (self.at + 5).min(self.line.len());
             }
             _ => return Err(self.broken("an unknown escape stands in a text")),
         }
@@ -199,14 +216,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// A scalar, its number scaled by 10^`places`; anything nested is skipped.
-    #[inline]
     pub(super) fn scalar(&mut self, places: u32) -> Result<Scalar, Broken> {
         match self.peek() {
-            Some(b'-' | b'0'..=b'9') => match parse(&self.line[self.at..self.end], places) {
-                Some((number, length)) => {
-                    self.at += length;
-                    Ok(Scalar::Number(number))
-                }
+            Some(b'-' | b'0'..=b'9') => match self.number(places) {
+                Some(number) => Ok(Scalar::Number(number)),
                 None => Err(self.broken("the number is not one")),
             },
             Some(b'"') => self.text().map(|(range, escapes)| Scalar::Text(range, escapes)),
@@ -220,8 +233,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A number, scaled by 10^`places`. `None` where none stands here; the cursor has not moved then.
+    #[inline]
+    pub(super) fn number(&mut self, places: u32) -> Option<Number> {
+        self.peek();
+        let (number, length) = parse(self.line.get(self.at..)?, places)?;
+        self.at += length;
+        Some(number)
+    }
+
     fn word(&mut self, word: &'static [u8], scalar: Scalar) -> Result<Scalar, Broken> {
-        if self.line[self.at..self.end].starts_with(word) {
+        if self.line[self.at..].starts_with(word) {
             self.at += word.len();
             return Ok(scalar);
         }

@@ -45,6 +45,8 @@ pub(super) struct Market {
     pub(super) version: Option<i64>,
     /// Number of the message that last imaged it, and where in the output its image lies.
     pub(super) imaged: (u64, usize),
+    /// Number of the message that last named it.
+    pub(super) named: u64,
     /// Whether the scale was told.
     told: bool,
     /// Whether prices are lines, which may be negative.
@@ -62,6 +64,7 @@ impl Market {
             id,
             version: None,
             imaged: (0, 0),
+            named: 0,
             told: false,
             line: false,
             followed: [None; 2],

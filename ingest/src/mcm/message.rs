@@ -110,9 +110,12 @@ pub(super) struct RawMarket {
 /// The parts of one message.
 #[derive(Debug, Default)]
 pub(super) struct Message {
+    /// Whether the line is an object at all.
+    pub(super) is_object: bool,
     pub(super) is_mcm: bool,
     pub(super) op: Option<Range<usize>>,
     pub(super) change_type: Option<Range<usize>>,
+    pub(super) segment: Option<Range<usize>>,
     pub(super) pt: Option<i64>,
     pub(super) status: Option<i64>,
     pub(super) markets: Vec<RawMarket>,
@@ -128,7 +131,8 @@ impl Message {
         self.runners.clear();
         self.ladders.clear();
         self.rows.clear();
-        (self.is_mcm, self.op, self.change_type, self.pt, self.status) = (false, None, None, None, None);
+        (self.is_object, self.is_mcm, self.op) = (false, false, None);
+        (self.change_type, self.segment, self.pt, self.status) = (None, None, None, None);
         let mut cursor = Cursor::new(line, 0..line.len());
         let object = cursor.object(|cursor, key| {
             let at = cursor.at();
@@ -138,6 +142,7 @@ impl Message {
                     self.is_mcm = self.op.clone().is_some_and(|op| &line[op] == b"mcm");
                 }
                 b"ct" => self.change_type = text(cursor, Place::Top("ct"), report)?,
+                b"segmentType" => self.segment = text(cursor, Place::Top("segmentType"), report)?,
                 b"pt" => self.pt = integer(cursor, Place::Top("pt"), report)?,
                 b"status" => self.status = integer(cursor, Place::Top("status"), report)?,
                 b"mc" => {
@@ -150,6 +155,7 @@ impl Message {
             }
             Ok(())
         })?;
+        self.is_object = object;
         if !object {
             report.add(ProblemKind::Syntax, Place::Top("message"), "an object was expected", 0..line.len());
         } else if cursor.peek().is_some() {
@@ -174,7 +180,8 @@ impl Message {
                 b"id" => id = text(cursor, Place::OfMarket(mc, "id"), report)?,
                 b"rc" => {
                     let at = cursor.at();
-                    if !cursor.array(|cursor, rc| self.runner(cursor, mc, small(rc), report))? {
+                    let array = cursor.array(|cursor, rc| self.runner(cursor, mc, small(rc), report))?;
+                    if !array && cursor.since(at) != b"null" {
                         report.value(Place::OfMarket(mc, "rc"), "an array was expected", at..cursor.at());
                     }
                 }
@@ -291,8 +298,17 @@ impl Message {
             cursor.array(|cursor, cell| {
                 // The level is a plain integer; prices and sizes have two decimals.
                 let places = if wanted == 3 && cell == 0 { 0 } else { PLACES };
-                match cursor.scalar(places)? {
-                    Scalar::Number(Number::Exact(v)) if cell < wanted => cells[cell + 3 - wanted] = v,
+                let number = cursor.number(places);
+                let scalar = match number {
+                    Some(Number::Exact(v)) if cell < wanted => {
+                        cells[cell + 3 - wanted] = v;
+                        count += 1;
+                        return Ok(());
+                    }
+                    Some(number) => Scalar::Number(number),
+                    None => cursor.scalar(places)?,
+                };
+                match scalar {
                     Scalar::Number(Number::Exact(_)) => {}
                     Scalar::Number(Number::Rounded(_)) => bad = Some("a number has more than two decimals"),
                     Scalar::Number(Number::TooLarge) => bad = Some("a number is beyond 2^53"),
@@ -371,10 +387,16 @@ pub(super) fn integer(
     report: &mut Report<'_, '_>,
 ) -> Result<Option<i64>, Broken> {
     let at = cursor.at();
+    match cursor.number(0) {
+        Some(Number::Exact(v)) => return Ok(Some(v)),
+        Some(_) => {
+            report.value(place, "a whole number below 2^53 was expected", at..cursor.at());
+            return Ok(None);
+        }
+        None => {}
+    }
     match cursor.scalar(0)? {
-        Scalar::Number(Number::Exact(v)) => return Ok(Some(v)),
         Scalar::Null => {}
-        Scalar::Number(_) => report.value(place, "a whole number below 2^53 was expected", at..cursor.at()),
         other => report.wrong_type(place, "a whole number", &other, at..cursor.at()),
     }
     Ok(None)

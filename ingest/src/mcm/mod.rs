@@ -23,6 +23,7 @@
 //!   are volumes; every other price and size must have two decimals (a float's noise aside).
 //! - A definition is whole: what it leaves out is cleared, but for names (only historic files have them) and the event. A
 //!   runner that it leaves out stays; only an image takes runners away.
+//! - What an image of a subscription no longer names is gone, if the caller asks: [`McmReader::drop_unnamed`].
 //! - A market that lies twice in one message as an image (it moved between events) is taken by its higher version.
 //!
 //! # What can't be taken
@@ -45,6 +46,7 @@ use std::sync::Arc;
 use tictac_proto::limits::MAX_ID;
 use tictac_proto::model::Book;
 
+use self::definition::Definition;
 use self::market::Market;
 use self::message::{Message, RawMarket};
 pub use self::report::MAX_PROBLEMS;
@@ -83,6 +85,8 @@ pub struct Read {
     pub pt: Option<i64>,
     /// The source's own state; 503 where its data are late.
     pub status: Option<i64>,
+    /// Whether this ends the image of a subscription (its last segment, where it comes in several).
+    pub image_ends: bool,
     /// Whether the line stopped being JSON: what it said beyond the updates is lost, so that books may be wrong until the
     /// next image.
     pub broken: bool,
@@ -103,6 +107,8 @@ pub struct McmReader {
     markets: HashMap<Arc<str>, Market, foldhash::fast::RandomState>,
     /// Messages so far.
     messages: u64,
+    /// Number of the message that began the last image of a subscription.
+    image_began: u64,
 }
 
 impl McmReader {
@@ -147,10 +153,17 @@ impl McmReader {
             };
             (read.pt, read.status) = (message.pt, message.status);
             self.messages += 1;
+            if read.kind == Kind::Image {
+                let segment = message.segment.clone().map(|range| &line[range]);
+                if matches!(segment, None | Some(b"SEG_START")) {
+                    self.image_began = self.messages;
+                }
+                read.image_ends = matches!(segment, None | Some(b"SEG_END")) && whole.is_ok();
+            }
             for raw in &message.markets {
                 self.market(source, line, &message, raw, read.kind == Kind::Image, out, &mut report);
             }
-        } else if whole.is_ok() {
+        } else if whole.is_ok() && message.is_object {
             let why = "only \"op\":\"mcm\" is known here; the line is left out";
             report.add(
                 ProblemKind::Operation,
@@ -192,38 +205,36 @@ impl McmReader {
             },
             None => None,
         };
-        if !self.markets.contains_key(id) {
-            if self.markets.len() >= MAX_MARKETS {
-                let why = format_args!("more than {MAX_MARKETS} markets; this one is left out");
-                return report.add(ProblemKind::TooLarge, place, why, raw.id.clone());
-            }
-            let id = Arc::<str>::from(id);
-            self.markets.insert(Arc::clone(&id), Market::new(id));
-        }
-        let Some(market) = self.markets.get_mut(id) else { return };
         let image = raw.image || all_images;
-        if !image {
-            let delta = market.change(source, message, raw, definition, report);
-            if !delta.is_empty() {
-                out.push(Update::Change { market: Arc::clone(&market.id), delta, rollback: false });
-            }
-            return;
+        let parts = Parts { source, message, raw, definition, image, number: self.messages };
+        // Found at once where it is known, which is nearly always.
+        if let Some(market) = self.markets.get_mut(id) {
+            return take(market, parts, out, report);
         }
-        let again = market.imaged.0 == self.messages;
-        let version = definition.as_ref().and_then(|definition| definition.version);
-        if again && version < market.version {
-            return;
+        if self.markets.len() >= MAX_MARKETS {
+            let why = format_args!("more than {MAX_MARKETS} markets; this one is left out");
+            return report.add(ProblemKind::TooLarge, place, why, raw.id.clone());
         }
-        market.reset();
-        let delta = market.change(source, message, raw, definition, report);
-        let mut book = Box::<Book>::default();
-        book.apply(&delta, 0);
-        let update = Update::Image { market: Arc::clone(&market.id), book };
-        match out.get_mut(market.imaged.1) {
-            Some(earlier) if again => *earlier = update,
-            _ => {
-                market.imaged = (self.messages, out.len());
-                out.push(update);
+        let id = Arc::<str>::from(id);
+        take(self.markets.entry(Arc::clone(&id)).or_insert(Market::new(id)), parts, out, report);
+    }
+
+    /// After a subscription's image ([`Read::image_ends`]): forgets the markets that it did not name and says so to `out`.
+    ///
+    /// A subscription's image is all that the connection will speak of. It is for the caller to ask, since only it knows
+    /// whether what it reads is one connection, or several that share one name.
+    pub fn drop_unnamed(&mut self, out: &mut Vec<Update>) {
+        let began = self.image_began;
+        let first = out.len();
+        out.extend(
+            self.markets
+                .values()
+                .filter(|market| market.named < began)
+                .map(|market| Update::Gone { market: Arc::clone(&market.id) }),
+        );
+        for update in &out[first..] {
+            if let Update::Gone { market } = update {
+                self.markets.remove(market);
             }
         }
     }
@@ -237,5 +248,46 @@ impl McmReader {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.markets.len()
+    }
+}
+
+/// What a message says of one market.
+struct Parts<'a> {
+    source: &'a str,
+    message: &'a Message,
+    raw: &'a RawMarket,
+    definition: Option<Definition>,
+    image: bool,
+    /// Of the message.
+    number: u64,
+}
+
+/// Takes it into what is remembered of the market, and puts the update out.
+fn take(market: &mut Market, parts: Parts<'_>, out: &mut Vec<Update>, report: &mut Report<'_, '_>) {
+    let Parts { source, message, raw, definition, image, number } = parts;
+    market.named = number;
+    if !image {
+        let delta = market.change(source, message, raw, definition, report);
+        if !delta.is_empty() {
+            out.push(Update::Change { market: Arc::clone(&market.id), delta, rollback: false });
+        }
+        return;
+    }
+    let again = market.imaged.0 == number;
+    let version = definition.as_ref().and_then(|definition| definition.version);
+    if again && version < market.version {
+        return;
+    }
+    market.reset();
+    let delta = market.change(source, message, raw, definition, report);
+    let mut book = Box::<Book>::default();
+    book.apply(&delta, 0);
+    let update = Update::Image { market: Arc::clone(&market.id), book };
+    match out.get_mut(market.imaged.1) {
+        Some(earlier) if again => *earlier = update,
+        _ => {
+            market.imaged = (number, out.len());
+            out.push(update);
+        }
     }
 }
