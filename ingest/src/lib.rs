@@ -1,5 +1,13 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod envelope;
 pub mod log;
+pub mod mcm;
+pub mod native;
+pub mod node;
 pub mod problem;
+pub mod recording;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod update;

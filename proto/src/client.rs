@@ -1,6 +1,8 @@
 //! The client's half of the core: one market and view as a client holds it. The browser module is its twin; both run
 //! `vectors/follow.json`.
 
+use std::sync::Arc;
+
 use crate::checksum::checksum;
 use crate::guard::{Guard, on};
 use crate::model::{Book, MarketField, MarketId, MarketStatus, SelectionKey, SelectionStatus, View};
@@ -39,6 +41,8 @@ pub struct ClientMarket {
     /// An `ok` promised something newer that has not come yet.
     promised: bool,
     shard: Option<u16>,
+    /// The source that `ok` named, for markets whose book names none.
+    source: Option<Arc<str>>,
     feed: FeedState,
 }
 
@@ -54,6 +58,7 @@ impl ClientMarket {
             gap: false,
             promised: false,
             shard: None,
+            source: None,
             feed: FeedState::Live,
         }
     }
@@ -196,12 +201,14 @@ impl ClientMarket {
             Down::Ok(ok) if ok.market == self.market && ok.view == self.view => {
                 self.raise(ok.stop);
                 self.shard = Some(ok.shard);
+                self.source = Some(ok.source.clone());
                 self.feed = ok.feed;
                 self.promised = ok.how != How::Exact;
                 Outcome::Noted
             }
             Down::Feed(news) => {
-                let source = self.held.as_ref().and_then(|(book, _)| book.fields.text(MarketField::Source));
+                let named = self.book().and_then(|book| book.fields.text(MarketField::Source));
+                let source = named.or(self.source.as_deref());
                 if self.shard == Some(news.shard) && source == Some(&*news.source) {
                     self.feed = news.state;
                 }

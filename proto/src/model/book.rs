@@ -54,13 +54,13 @@ impl Selection {
         &self.ladders[side as usize]
     }
 
-    /// The status; active where none was given.
+    /// The status; active where none was given, hidden where it is none that this version knows.
     #[must_use]
     pub fn status(&self) -> SelectionStatus {
-        self.fields
-            .int(SelectionField::Status)
-            .and_then(SelectionStatus::from_code)
-            .unwrap_or(SelectionStatus::Active)
+        match self.fields.int(SelectionField::Status) {
+            None => SelectionStatus::Active,
+            Some(code) => SelectionStatus::from_code(code).unwrap_or(SelectionStatus::Hidden),
+        }
     }
 
     fn apply(&mut self, delta: &SelectionDelta, stamp: u64) {

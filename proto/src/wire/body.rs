@@ -145,7 +145,8 @@ fn read_value<F: Field>(field: F, node: &Node<'_>) -> Result<Option<Value>, Deco
         (Node::Null, _) => None,
         (node, FieldType::Text) => Some(Value::Text(node.text(field.name())?.into())),
         (node, FieldType::Enum(names)) => Some(Value::Int(node.code(field.name(), names)?)),
-        (node, _) => Some(Value::Int(node.int(field.name())?)),
+        (node, FieldType::Bool) => Some(Value::Int(i64::from(node.flag(field.name())?))),
+        (node, FieldType::Int) => Some(Value::Int(node.int(field.name())?)),
     })
 }
 
@@ -156,10 +157,22 @@ fn field_of<F: Field>(key: &NodeKey<'_>) -> Option<F> {
     }
 }
 
+/// Refuses what is named twice: which of the two is meant can't be known, and deltas hold each key once.
+fn once<T, K: PartialEq + std::fmt::Debug>(
+    sorted: &[T],
+    key: impl Fn(&T) -> K,
+    at: &str,
+) -> Result<(), DecodeError> {
+    match sorted.windows(2).find(|pair| key(&pair[0]) == key(&pair[1])) {
+        Some(pair) => Err(DecodeError::new(at, format!("{:?} is named twice", key(&pair[0])))),
+        None => Ok(()),
+    }
+}
+
 /// Reads changed fields from a map; unknown keys are passed over.
 ///
 /// # Errors
-/// If a value has the wrong type.
+/// If a value has the wrong type, or a field is named twice.
 pub fn read_fields<F: Field + Ord>(node: &Node<'_>) -> Result<FieldChanges<F>, DecodeError> {
     let mut changes = FieldChanges::new();
     for (key, value) in node.entries("fields")? {
@@ -168,6 +181,7 @@ pub fn read_fields<F: Field + Ord>(node: &Node<'_>) -> Result<FieldChanges<F>, D
         }
     }
     changes.sort_by_key(|c| c.0);
+    once(&changes, |c| c.0.name(), "fields")?;
     Ok(changes)
 }
 
@@ -191,6 +205,9 @@ fn read_selection(node: &Node<'_>) -> Result<SelectionDelta, DecodeError> {
                 continue;
             }
             let ladder = change.ladder_mut(side);
+            if !ladder.is_empty() {
+                return Err(DecodeError::new("r", format!("a selection gives its {side:?} levels twice")));
+            }
             ladder.replace = replace;
             for level in value.items("level")? {
                 match level.items("level")? {
@@ -199,16 +216,18 @@ fn read_selection(node: &Node<'_>) -> Result<SelectionDelta, DecodeError> {
                 }
             }
             ladder.levels.sort_unstable_by_key(|l| l.0);
+            once(&ladder.levels, |l| l.0, "level")?;
         }
     }
     change.fields.sort_by_key(|c| c.0);
+    once(&change.fields, |c| c.0.name(), "r")?;
     Ok(change)
 }
 
 /// Reads the keys `d`, `x` and `r`. Of a snapshot this is the delta from an empty book.
 ///
 /// # Errors
-/// If a value has the wrong type.
+/// If a value has the wrong type, or a field, a level or a selection is named twice.
 pub fn read_delta(node: &Node<'_>) -> Result<Delta, DecodeError> {
     let mut delta = Delta::default();
     if let Some(fields) = node.get(Key::Fields) {
@@ -219,6 +238,7 @@ pub fn read_delta(node: &Node<'_>) -> Result<Delta, DecodeError> {
             delta.removed.push(read_selection_key(key.items("x")?)?);
         }
         delta.removed.sort_unstable();
+        once(&delta.removed, |k| *k, "x")?;
     }
     if let Some(selections) = node.get(Key::Selections) {
         for selection in selections.items("r")? {
@@ -228,6 +248,7 @@ pub fn read_delta(node: &Node<'_>) -> Result<Delta, DecodeError> {
             delta.selections.push((key, read_selection(body)?));
         }
         delta.selections.sort_by_key(|s| s.0);
+        once(&delta.selections, |s| s.0, "r")?;
     }
     Ok(delta)
 }

@@ -509,6 +509,11 @@ fn optional_int(node: &Node<'_>, key: Key) -> Result<Option<i64>, DecodeError> {
     node.get(key).map(|v| v.int(key.name())).transpose()
 }
 
+fn close_code(node: &Node<'_>) -> Result<u16, DecodeError> {
+    let v = node.need(Key::Code)?.int("code")?;
+    u16::try_from(v).map_err(|_| DecodeError::new("code", format!("{v} is no close code")))
+}
+
 fn checksum(node: &Node<'_>, key: Key) -> Result<u32, DecodeError> {
     let v = node.need(key)?.int(key.name())?;
     u32::try_from(v).map_err(|_| DecodeError::new(key.name(), format!("{v} is not below 2^32")))
@@ -586,7 +591,7 @@ impl Down {
                 digest: checksum(node, Key::Digest)?,
             }),
             MessageType::Bye => Self::Bye {
-                code: node.need(Key::Code)?.int("code")? as u16,
+                code: close_code(node)?,
                 why: text(node, Key::Why)?,
                 retry: node.need(Key::Retry)?.uint("retry")?,
             },
@@ -606,25 +611,37 @@ fn read_limits(node: &Node<'_>) -> Result<Vec<(String, i64)>, DecodeError> {
 }
 
 fn read_ok(node: &Node<'_>) -> Result<Subscribed, DecodeError> {
-    let id = node.need(Key::Id)?.int("id")?;
-    let conflate = Conflate::read(node)?;
-    let scope = node.get(Key::Market).is_none();
-    Ok(Subscribed {
-        id,
-        market: if scope { "".into() } else { market(node)? },
+    let taken = Subscribed {
+        id: node.need(Key::Id)?.int("id")?,
+        market: "".into(),
         view: view(node)?,
-        conflate,
-        at: if scope { Position::ZERO } else { at(node)? },
+        conflate: Conflate::read(node)?,
+        at: Position::ZERO,
+        stop: Position::ZERO,
+        shard: 0,
+        source: "".into(),
+        feed: FeedState::Live,
+        how: How::Snap,
+    };
+    // Without a market a scope was taken, and the other keys say nothing.
+    if node.get(Key::Market).is_none() {
+        return Ok(taken);
+    }
+    let market = market(node)?;
+    if market.is_empty() {
+        return Err(DecodeError::new("m", "is empty: a scope's `ok` has no `m`"));
+    }
+    let how = node.need(Key::How)?;
+    Ok(Subscribed {
+        market,
+        at: at(node)?,
         stop: optional_position(node, Key::Stop)?,
-        shard: if scope { 0 } else { shard(node)? },
-        source: if scope { "".into() } else { node.need(Key::Source)?.text("src")?.into() },
-        feed: if scope { FeedState::Live } else { feed(node)? },
-        how: match node.get(Key::How) {
-            Some(how) => How::from_code(how.code("how", HOW_NAMES)?).ok_or_else(|| {
-                DecodeError::new("how", format!("{how} is none of {}", HOW_NAMES.join(", ")))
-            })?,
-            None => How::Snap,
-        },
+        shard: shard(node)?,
+        source: node.need(Key::Source)?.text("src")?.into(),
+        feed: feed(node)?,
+        how: How::from_code(how.code("how", HOW_NAMES)?)
+            .ok_or_else(|| DecodeError::new("how", format!("{how} is none of {}", HOW_NAMES.join(", "))))?,
+        ..taken
     })
 }
 
@@ -637,7 +654,7 @@ fn read_err(node: &Node<'_>) -> Result<Problem, DecodeError> {
             .ok_or_else(|| DecodeError::new("code", format!("{code:?} is unknown")))?,
         why: text(node, Key::Why)?,
         retry: node.get(Key::Retry).map(|r| r.uint("retry")).transpose()?,
-        fatal: node.need(Key::Fatal)?.int("fatal")? != 0,
+        fatal: node.need(Key::Fatal)?.flag("fatal")?,
     })
 }
 
@@ -651,7 +668,7 @@ fn read_catalogue(node: &Node<'_>) -> Result<Catalogue, DecodeError> {
     }
     let gone = node.need(Key::Gone)?.items("gone")?;
     Ok(Catalogue {
-        full: node.need(Key::Full)?.int("full")? != 0,
+        full: node.need(Key::Full)?.flag("full")?,
         markets,
         gone: gone.iter().map(|m| Ok(m.text("gone")?.into())).collect::<Result<_, DecodeError>>()?,
     })

@@ -22,6 +22,8 @@ pub use node::{DecodeError, Node};
 pub use up::{Conflate, Resume, Scope, Subscribe, Up};
 pub use writer::Writer;
 
+use crate::limits::MAX_INT;
+
 /// Which encoding a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Codec {
@@ -127,12 +129,14 @@ pub struct Times {
 
 impl Times {
     pub(crate) fn write<W: Writer>(&self, w: &mut W) {
+        // A clock that is far off must not make an integer that no reader takes: the difference is cut instead.
+        let hop = |later: i64, earlier: i64| later.saturating_sub(earlier).clamp(-MAX_INT, MAX_INT);
         w.key(Key::Times);
         w.array(4);
-        w.int(self.source);
-        w.int(self.received - self.source);
-        w.int(self.published - self.received);
-        w.int(self.encoded - self.published);
+        w.int(self.source.clamp(-MAX_INT, MAX_INT));
+        w.int(hop(self.received, self.source));
+        w.int(hop(self.published, self.received));
+        w.int(hop(self.encoded, self.published));
         w.end_array();
     }
 

@@ -79,18 +79,28 @@ impl Writer for MsgpackWriter {
 
 /// Reads one complete value.
 pub(super) fn read(bytes: &[u8]) -> Result<Node<'_>, DecodeError> {
-    let mut reader = Reader { rest: bytes };
-    let node = reader.value(0)?;
-    if reader.rest.is_empty() {
-        Ok(node)
-    } else {
-        Err(DecodeError::new("", "bytes after the end of the value"))
-    }
+    let mut reader = Reader { rest: bytes, len: bytes.len(), start: 0 };
+    let node = reader.value(0).and_then(|node| {
+        reader.start = reader.len - reader.rest.len();
+        if reader.rest.is_empty() {
+            Ok(node)
+        } else {
+            Err(DecodeError::new("", "bytes after the end of the message"))
+        }
+    });
+    node.map_err(|e| DecodeError::new("", format!("{} at byte {}", e.why, reader.start)))
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
+    len: usize,
+    /// Where the value being read starts, for errors.
+    start: usize,
 }
+
+/// Items reserved before the first is read. More are added as they come, so that lengths announced at every level of
+/// nesting cannot reserve many times what the input could hold.
+const RESERVED: usize = 32;
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
@@ -112,9 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Node<'a>, DecodeError> {
-        if depth > MAX_DEPTH {
-            return Err(DecodeError::new("", format!("nested deeper than {MAX_DEPTH}")));
-        }
+        self.start = self.len - self.rest.len();
         let marker = self.take(1)?[0];
         let int = |v: i64| {
             if (-MAX_INT..=MAX_INT).contains(&v) {
@@ -135,7 +143,10 @@ impl<'a> Reader<'a> {
             0xCC..=0xCE => int(self.big(1 << (marker - 0xCC))? as i64),
             0xCF => {
                 let v = self.big(8)?;
-                int(i64::try_from(v).unwrap_or(i64::MAX))
+                match i64::try_from(v) {
+                    Ok(v) => int(v),
+                    Err(_) => Err(DecodeError::new("", format!("integer {v} is beyond 2^53"))),
+                }
             }
             0xD0..=0xD3 => int(self.signed(1 << (marker - 0xD0))?),
             0xD9..=0xDB => {
@@ -166,17 +177,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Every item takes at least a byte, so a length beyond the rest is refused before anything is reserved.
-    fn bounded(&self, n: usize) -> Result<usize, DecodeError> {
-        if n > self.rest.len() {
-            return Err(DecodeError::new("", format!("{n} items are announced, fewer bytes follow")));
+    /// Every item takes so many bytes at least: a length that the rest can't hold is refused before anything is
+    /// reserved.
+    fn room(&self, n: usize, least: usize, depth: usize) -> Result<usize, DecodeError> {
+        if depth >= MAX_DEPTH {
+            return Err(DecodeError::new("", format!("nested deeper than {MAX_DEPTH}")));
         }
-        Ok(n)
+        if n > self.rest.len() / least {
+            return Err(DecodeError::new("", format!("{n} items are announced, too few bytes follow")));
+        }
+        Ok(n.min(RESERVED))
     }
 
     fn list(&mut self, n: usize, depth: usize) -> Result<Node<'a>, DecodeError> {
-        let n = self.bounded(n)?;
-        let mut items = Vec::with_capacity(n);
+        let mut items = Vec::with_capacity(self.room(n, 1, depth)?);
         for _ in 0..n {
             items.push(self.value(depth + 1)?);
         }
@@ -184,8 +198,7 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, n: usize, depth: usize) -> Result<Node<'a>, DecodeError> {
-        let n = self.bounded(n)?;
-        let mut entries = Vec::with_capacity(n);
+        let mut entries = Vec::with_capacity(self.room(n, 2, depth)?);
         for _ in 0..n {
             let key = match self.value(depth + 1)? {
                 Node::Int(v) => NodeKey::Code(v),

@@ -91,6 +91,18 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The boolean.
+    ///
+    /// # Errors
+    /// If it is neither a boolean nor 0 or 1.
+    pub fn flag(&self, at: &str) -> Result<bool, DecodeError> {
+        match self.int(at)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(DecodeError::new(at, format!("expected a boolean or 0 or 1, got {other}"))),
+        }
+    }
+
     /// The integer, not negative.
     ///
     /// # Errors
@@ -216,7 +228,10 @@ impl<'de> Visitor<'de> for JsonNode {
     }
 
     fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Node<'de>, E> {
-        self.visit_i64(i64::try_from(v).unwrap_or(i64::MAX))
+        match i64::try_from(v) {
+            Ok(v) => self.visit_i64(v),
+            Err(_) => Err(E::custom(format!("integer {v} is beyond 2^53"))),
+        }
     }
 
     fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Node<'de>, E> {

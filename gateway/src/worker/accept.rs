@@ -1,0 +1,137 @@
+//! Accepting: each core listens by itself (SO_REUSEPORT), speaks HTTP/1.1 with bounds on everything, and hands
+//! upgrades and streams to the worker of its own thread.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::stream::StreamArrival;
+use super::websocket::WebSocketArrival;
+use crate::http::{HttpState, routes};
+use crate::limits::{Place, Refusal};
+
+/// Time for a request's head to arrive.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest head of a request, and what of a response may wait in memory.
+const BUFFER: usize = 16 * 1024;
+
+/// Something for the worker of this thread.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A WebSocket.
+    WebSocket(WebSocketArrival),
+    /// A streaming response.
+    Stream(StreamArrival),
+}
+
+/// The connection that a request came over, as an extension of the request.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its place among all connections.
+    pub place: Arc<Place>,
+}
+
+/// Binds an address once for each core.
+///
+/// # Errors
+/// If it can't be bound, such as when another program has it.
+pub fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>> {
+    // Sharing a port is for our own threads: somebody else's listener there is an error, which only a bind without
+    // sharing shows.
+    let probe = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    probe.set_reuse_address(true)?;
+    probe.bind(&address.into())?;
+    probe.listen(1)?;
+    let bound = probe.local_addr()?.as_socket().unwrap_or(address);
+    drop(probe);
+    (0..cores)
+        .map(|_| {
+            let socket = Socket::new(Domain::for_address(bound), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&bound.into())?;
+            socket.listen(4096)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+/// Accepts connections until told to stop.
+pub(crate) async fn accept(listener: StdListener, state: HttpState, stop: CancellationToken) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a listening socket can't be used");
+            return;
+        }
+    };
+    let state = Rc::new(state);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                tokio::task::spawn_local(serve(stream, address, state.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: more come back as connections close.
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, address: SocketAddr, state: Rc<HttpState>) {
+    let socket = SockRef::from(&stream);
+    // Both only tune; a socket that refuses them works all the same.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_send_buffer_size(state.settings.send_buffer as usize);
+    let place = match state.limits.connect(address.ip()) {
+        Ok(place) => Arc::new(place),
+        Err(refusal) => return refuse(&stream, refusal).await,
+    };
+    let peer = Peer { place };
+    let filters = TowerToHyperService::new(warp::service(routes((*state).clone())));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        filters.call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Says no in a few bytes, without reading what the client wants.
+async fn refuse(stream: &TcpStream, refusal: Refusal) {
+    let body = format!("{}: {}; come back in {} ms\n", refusal.limit, refusal.why, refusal.retry);
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}",
+        refusal.retry.div_ceil(1000),
+        body.len(),
+    );
+    if stream.writable().await.is_ok() {
+        let _ = stream.try_write(answer.as_bytes());
+    }
+}

@@ -1,0 +1,469 @@
+//! A worker: the thread of one core. It owns the core's sockets, writes session output straight to them when the hub
+//! has news, and parks a connection only when its socket is full.
+
+mod accept;
+mod stream;
+mod websocket;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io::{ErrorKind, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+use tictac_proto::wire::{CloseCode, Down, ErrorCode, Heartbeat, Problem, Up, Welcome};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use accept::accept;
+pub use accept::{Arrival, Peer, listen};
+pub use stream::StreamArrival;
+pub use websocket::WebSocketArrival;
+
+use crate::core::{Core, SessionId, SessionLimits};
+use crate::feed::HubInput;
+use crate::hub::ToCore;
+use crate::limits::{Limits, Pace, Place};
+use crate::metrics::Metrics;
+use crate::rights::Rights;
+use crate::settings::Settings;
+use crate::time::Clock;
+use crate::transports::{sse, ws};
+use crate::wires::{self, Wire};
+
+/// How often bounds of time are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// A session that is to be closed and can't be told within this is cut, ms.
+const CLOSE_DEADLINE: i64 = 3_000;
+/// Unreadable or refused messages in a row after which a client is closed.
+const MAX_BAD: u32 = 20;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Its number.
+    pub number: usize,
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Shared limits.
+    pub limits: Arc<Limits>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The clock.
+    pub clock: Clock,
+    /// To the hub.
+    pub hub: mpsc::Sender<HubInput>,
+    /// From the hub.
+    pub news: mpsc::Receiver<Vec<ToCore>>,
+    /// Arrivals, from the accept loop's handlers.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// When to end.
+    pub stop: CancellationToken,
+}
+
+enum Sink {
+    Socket { stream: Rc<TcpStream>, blocked: bool },
+    Stream,
+}
+
+struct Conn {
+    sink: Sink,
+    wake: Rc<Notify>,
+    next_beat: i64,
+    blocked_since: Option<i64>,
+    close_by: Option<i64>,
+    dead: bool,
+    pace: Pace,
+    bad: u32,
+    _place: Option<Arc<Place>>,
+}
+
+/// One core's state, shared by the tasks of its thread.
+pub(crate) struct Worker {
+    core: Core,
+    conns: HashMap<SessionId, Conn, RandomState>,
+    hub: mpsc::Sender<HubInput>,
+    asks: VecDeque<HubInput>,
+    due: BinaryHeap<Reverse<(i64, SessionId)>>,
+    settings: Arc<Settings>,
+    limits: Arc<Limits>,
+    metrics: Metrics,
+    clock: Clock,
+    draining: bool,
+}
+
+type Shared = Rc<RefCell<Worker>>;
+
+enum Flushed {
+    Idle,
+    More,
+    Blocked,
+    Dead,
+}
+
+impl Worker {
+    fn heartbeat_ms(&self) -> i64 {
+        i64::from(self.settings.heartbeat_ms)
+    }
+
+    fn connect(&mut self, wire: Wire, sink: Sink, place: Option<Arc<Place>>) -> (SessionId, Rc<Notify>) {
+        let now = self.clock.now();
+        let two_way = !matches!(wire, Wire::Sse);
+        let pause_after = two_way.then_some(self.heartbeat_ms() * 5 / 2);
+        let id = self.core.connect(wire, Rights::All, pause_after, now);
+        let wake = Rc::new(Notify::new());
+        let conn = Conn {
+            sink,
+            wake: wake.clone(),
+            next_beat: now.mono + self.heartbeat_ms(),
+            blocked_since: None,
+            close_by: None,
+            dead: false,
+            pace: Pace::new(&self.settings),
+            bad: 0,
+            _place: place,
+        };
+        self.conns.insert(id, conn);
+        self.metrics.sessions[wire as usize].inc();
+        self.metrics.opened[wire as usize].inc();
+        let welcome = Welcome {
+            connection: format!("{:032x}", rand::random::<u128>()),
+            heartbeat: u64::from(self.settings.heartbeat_ms),
+            now: now.wall,
+            limits: vec![
+                ("subscriptions".into(), self.settings.subscriptions as i64),
+                ("messages_per_second".into(), i64::from(self.settings.messages)),
+                ("snapshots_per_second".into(), i64::from(self.settings.snapshots)),
+                ("message_bytes".into(), i64::from(self.settings.message_bytes)),
+            ],
+        };
+        self.core.tell(id, "welcome", &Down::Welcome(welcome));
+        (id, wake)
+    }
+
+    fn disconnect(&mut self, id: SessionId) {
+        let Some(client) = self.core.client(id) else { return };
+        let counters = client.session.counters();
+        self.metrics.merged.inc_by(counters.merged);
+        self.metrics.lapsed.inc_by(counters.lapsed);
+        self.metrics.sessions[client.wire as usize].dec();
+        let code = self.core.closing(id).map_or(1000, |(code, _)| code.code());
+        self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
+        self.core.disconnect(id);
+        self.conns.remove(&id);
+        self.ask();
+    }
+
+    /// A client's message: read, paced, done.
+    fn client_message(&mut self, id: SessionId, bytes: &[u8]) {
+        let now = self.clock.now();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(client) = self.core.client(id) else { return };
+        if let Err(refused) = conn.pace.message() {
+            self.limits.count("messages");
+            if refused > MAX_BAD {
+                self.core.close(id, CloseCode::Rate, "too many messages, again and again");
+            } else {
+                let why = format!("{} messages a second are allowed", self.settings.messages);
+                self.refuse(id, ErrorCode::RateLimited, why, Some(1_000));
+            }
+            return;
+        }
+        let message = match client.wire.codec().decode(bytes).and_then(|node| Up::read(&node)) {
+            Ok(message) => message,
+            Err(error) => {
+                conn.bad += 1;
+                if conn.bad > MAX_BAD {
+                    self.core.close(id, CloseCode::BadMessage, error.to_string());
+                } else {
+                    self.refuse(id, ErrorCode::BadMessage, error.to_string(), None);
+                }
+                return;
+            }
+        };
+        conn.bad = 0;
+        if let Up::Snapshot { market, .. } = &message {
+            let refusal = if conn.pace.snapshot() {
+                self.limits.snapshot(market).err().map(|r| (r.why.to_owned(), r.retry))
+            } else {
+                self.limits.count("snapshots");
+                Some((format!("{} snapshots a second are allowed", self.settings.snapshots), 1_000))
+            };
+            if let Some((why, retry)) = refusal {
+                self.refuse(id, ErrorCode::RateLimited, why, Some(retry));
+                return;
+            }
+        }
+        self.core.up(id, message, now);
+    }
+
+    fn refuse(&mut self, id: SessionId, code: ErrorCode, why: String, retry: Option<u64>) {
+        self.metrics.refused.with_label_values(&[code.name()]).inc();
+        self.core.refuse(id, Problem { id: None, market: None, code, why, retry, fatal: false });
+    }
+
+    /// Asks the hub what the core wants to know; what does not fit waits here, in order.
+    fn ask(&mut self) {
+        self.asks.extend(self.core.take_asks().into_iter().map(HubInput::Core));
+        while let Some(ask) = self.asks.pop_front() {
+            if let Err(error) = self.hub.try_send(ask) {
+                self.asks.push_front(error.into_inner());
+                break;
+            }
+        }
+    }
+
+    /// Writes whatever is new to whoever it is for.
+    fn flush_dirty(&mut self) {
+        for id in self.core.take_dirty() {
+            self.flush(id);
+        }
+        self.ask();
+    }
+
+    fn flush(&mut self, id: SessionId) {
+        let now = self.clock.now();
+        self.finish_closing(id, now.mono);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Sink::Socket { stream, blocked } = &mut conn.sink else {
+            conn.wake.notify_one();
+            return;
+        };
+        if *blocked || conn.dead {
+            return;
+        }
+        let stream = stream.clone();
+        loop {
+            match self.write_once(id, &stream) {
+                Flushed::More => {}
+                Flushed::Idle => {
+                    self.schedule(id);
+                    self.end_if_closing(id);
+                    return;
+                }
+                Flushed::Blocked => {
+                    if let Some(conn) = self.conns.get_mut(&id) {
+                        conn.blocked_since.get_or_insert(now.mono);
+                        if let Sink::Socket { blocked, .. } = &mut conn.sink {
+                            *blocked = true;
+                        }
+                        conn.wake.notify_one();
+                    }
+                    return;
+                }
+                Flushed::Dead => {
+                    self.kill(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self, id: SessionId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.dead = true;
+            conn.wake.notify_one();
+        }
+    }
+
+    fn write_once(&mut self, id: SessionId, stream: &TcpStream) -> Flushed {
+        let now = self.clock.now();
+        let Some(client) = self.core.client(id) else { return Flushed::Dead };
+        let wire = client.wire;
+        let before = client.session.counters().bytes;
+        let flushed = self.core.output(id, |session, runs| {
+            let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
+                let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
+                wire.frame("hb", Down::Hb(beat))
+            });
+            let slices: SmallVec<[IoSlice<'_>; 8]> = chunks.iter().map(|c| IoSlice::new(c)).collect();
+            let total: usize = chunks.iter().map(|c| c.len()).sum();
+            if total == 0 {
+                return Flushed::Idle;
+            }
+            let written = match stream.try_write_vectored(&slices) {
+                Ok(0) => return Flushed::Dead,
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(_) => return Flushed::Dead,
+            };
+            drop(slices);
+            drop(chunks);
+            session.wrote(runs, written, now.mono);
+            if written == total { Flushed::More } else { Flushed::Blocked }
+        });
+        if let Some(client) = self.core.client(id) {
+            self.metrics.bytes.inc_by(client.session.counters().bytes - before);
+        }
+        flushed.unwrap_or(Flushed::Dead)
+    }
+
+    /// Everything that a stream transport can send now, as one piece; `None` where there is nothing.
+    fn next_piece(&mut self, id: SessionId) -> Option<Bytes> {
+        let now = self.clock.now();
+        let token = sse::token(&self.core.resume_token(id));
+        let piece = self.core.output(id, |session, runs| {
+            let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
+                let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
+                wires::sse("hb", Some(&token), Down::Hb(beat))
+            });
+            let piece: Vec<u8> = chunks.concat();
+            let written = piece.len();
+            drop(chunks);
+            session.wrote(runs, written, now.mono);
+            Bytes::from(piece)
+        })?;
+        self.metrics.bytes.inc_by(piece.len() as u64);
+        self.schedule(id);
+        self.ask();
+        (!piece.is_empty()).then_some(piece)
+    }
+
+    /// Remembers when a conflation interval ends.
+    fn schedule(&mut self, id: SessionId) {
+        if let Some(due) = self.core.client(id).and_then(|c| c.session.next_due()) {
+            self.due.push(Reverse((due, id)));
+        }
+    }
+
+    /// Tells a session that is to be closed, once.
+    fn finish_closing(&mut self, id: SessionId, now: i64) {
+        let Some((code, why)) = self.core.closing(id).map(|(c, w)| (c, w.to_owned())) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.close_by.is_some() {
+            return;
+        }
+        conn.close_by = Some(now + CLOSE_DEADLINE);
+        let retry = match code {
+            CloseCode::Restart => rand::random_range(100..5_000),
+            CloseCode::Slow | CloseCode::Rate => 5_000,
+            _ => 0,
+        };
+        self.core.tell(id, "bye", &Down::Bye { code: code.code(), why: why.clone(), retry });
+        if matches!(self.core.client(id).map(|c| c.wire), Some(Wire::WsJson | Wire::WsMsgpack)) {
+            self.core.control(id, ws::close_frame(code, &why));
+        }
+    }
+
+    fn end_if_closing(&mut self, id: SessionId) {
+        if self.conns.get(&id).is_some_and(|c| c.close_by.is_some()) {
+            self.kill(id);
+        }
+    }
+
+    /// Bounds of time: heartbeats, conflation intervals, idle and stuck clients.
+    fn tick(&mut self) {
+        let now = self.clock.now().mono;
+        while self.due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+            if let Some(Reverse((_, id))) = self.due.pop() {
+                self.flush(id);
+            }
+        }
+        let beat = self.heartbeat_ms();
+        let slow = i64::from(self.settings.slow_ms);
+        for id in self.core.sessions() {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if conn.close_by.is_some_and(|by| now > by) {
+                conn.dead = true;
+                conn.wake.notify_one();
+                continue;
+            }
+            let stuck = conn.blocked_since.is_some_and(|since| now - since > slow);
+            let beats = now >= conn.next_beat;
+            if beats {
+                conn.next_beat = now + beat;
+            }
+            if stuck {
+                self.core.close(id, CloseCode::Slow, "nothing was taken for too long");
+                self.finish_closing(id, now);
+            } else if beats {
+                self.beat(id, now);
+            }
+        }
+        self.flush_dirty();
+    }
+
+    fn beat(&mut self, id: SessionId, now: i64) {
+        let idle = self.heartbeat_ms() * 30;
+        let Some(client) = self.core.client(id) else { return };
+        if client.wire != Wire::Sse && now - client.session.heard() > idle {
+            self.core.close(id, CloseCode::Idle, "no ping was heard for 30 heartbeats");
+        } else {
+            self.core.output(id, |session, _| session.beat());
+        }
+        self.flush(id);
+    }
+}
+
+/// Runs a worker until it is told to stop.
+pub async fn run(parts: WorkerParts) {
+    let WorkerParts { number, settings, limits, metrics, clock, hub, mut news, mut arrivals, stop } = parts;
+    let session_limits = SessionLimits { subscriptions: settings.subscriptions, scopes: 64 };
+    let mut core = Core::new(number, session_limits);
+    core.set_shards(settings.shards);
+    let shared: Shared = Rc::new(RefCell::new(Worker {
+        core,
+        conns: HashMap::default(),
+        hub,
+        asks: VecDeque::new(),
+        due: BinaryHeap::new(),
+        settings,
+        limits,
+        metrics,
+        clock,
+        draining: false,
+    }));
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            batch = news.recv() => {
+                let Some(batch) = batch else { break };
+                let mut worker = shared.borrow_mut();
+                for message in batch {
+                    worker.core.handle(message);
+                }
+                // What else has come joins the same pass, so that one write carries it all.
+                for _ in 0..64 {
+                    let Ok(batch) = news.try_recv() else { break };
+                    for message in batch {
+                        worker.core.handle(message);
+                    }
+                }
+                worker.flush_dirty();
+            }
+            arrival = arrivals.recv() => {
+                let Some(arrival) = arrival else { break };
+                match arrival {
+                    Arrival::WebSocket(arrival) => {
+                        tokio::task::spawn_local(websocket::serve(shared.clone(), arrival));
+                    }
+                    Arrival::Stream(arrival) => {
+                        tokio::task::spawn_local(stream::serve(shared.clone(), arrival));
+                    }
+                }
+            }
+            _ = tick.tick() => {
+                let mut worker = shared.borrow_mut();
+                worker.tick();
+                if worker.draining && worker.core.is_empty() {
+                    break;
+                }
+            }
+            () = stop.cancelled(), if !shared.borrow().draining => {
+                let mut worker = shared.borrow_mut();
+                worker.draining = true;
+                for id in worker.core.sessions() {
+                    worker.core.close(id, CloseCode::Restart, "the gateway restarts");
+                }
+                worker.flush_dirty();
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+// The two ways to a gateway, behind one small face: `send` (null where there is no way up) and `close`, which detaches
+// first, because a browser reports the close of a dead link only after a minute. Events go to `sink`.
+
+/**
+ * @typedef {object} Sink
+ * @property {() => void} open
+ * @property {(message: any, bytes: number) => void} message
+ * @property {(code: number, reason: string) => void} closed
+ * @typedef {{kind: 'ws'|'sse', send: ((message: any) => boolean)|null, close: () => void}} Link
+ * @typedef {{protocol: string, binary: boolean, encode(message: any): any, decode(data: any): any}} Codec
+ */
+
+/** @type {Codec} */
+export const json = { protocol: 'odds.v1.json', binary: false, encode: JSON.stringify, decode: JSON.parse };
+
+const DOWN = ['welcome', 'ok', 'err', 'snap', 'delta', 'stop', 'feed', 'gap', 'gone', 'catalogue', 'crc', 'hb', 'bye'];
+
+function decoded(codec, data, sink) {
+  try {
+    return codec.decode(data);
+  } catch (error) {
+    sink.closed(1007, `a message that cannot be read: ${error.message}`);
+    return null;
+  }
+}
+
+/** @param {any} env @param {string} url @param {Codec} codec @param {Sink} sink @returns {Link} */
+export function openWebSocket(env, url, codec, sink) {
+  const socket = new env.WebSocket(`${url.replace(/^http/, 'ws')}/v1/ws`, [codec.protocol]);
+  const detach = () => (socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null);
+  if (codec.binary) socket.binaryType = 'arraybuffer';
+  socket.onopen = () => sink.open();
+  socket.onmessage = ({ data }) => {
+    const message = decoded(codec, data, sink);
+    if (message) sink.message(message, data.length ?? data.byteLength);
+  };
+  socket.onerror = () => {};
+  socket.onclose = ({ code, reason }) => (detach(), sink.closed(code, reason));
+  return {
+    kind: 'ws',
+    send(message) {
+      if (socket.readyState !== 1) return false;
+      socket.send(codec.encode(message));
+      return true;
+    },
+    close() {
+      detach();
+      try {
+        socket.close(1000);
+      } catch {
+        // It was closed already.
+      }
+    },
+  };
+}
+
+/** @param {any} env @param {string} url @param {URLSearchParams} query @param {Sink} sink @returns {Link & {cursor: string}} */
+export function openEventStream(env, url, query, sink) {
+  const source = new env.EventSource(`${url}/v1/sse?${query}`);
+  const link = { kind: /** @type {'sse'} */ ('sse'), send: null, cursor: query.get('cursor') ?? '', close };
+  let open = true;
+  function close() {
+    open = false;
+    source.close();
+  }
+  const take = (event) => {
+    if (!open) return;
+    if (event.lastEventId) link.cursor = event.lastEventId;
+    const message = decoded(json, event.data, sink);
+    if (message) sink.message(message, event.data.length);
+  };
+  for (const name of DOWN) source.addEventListener(name, take);
+  source.onopen = () => open && sink.open();
+  source.onerror = () => {
+    // The browser's own retry neither backs off nor survives a 503: come back by our own rules.
+    if (!open) return;
+    close();
+    sink.closed(1006, 'the event stream broke off');
+  };
+  return link;
+}

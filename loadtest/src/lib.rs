@@ -1,0 +1,9 @@
+//! tictac-loadtest: clients that keep and check books, for load and for tests.
+//!
+//! [`follow::Followed`] is what any client holds; [`websocket`] and [`stream`] bring it messages over real sockets;
+//! [`request`] fetches documents to compare with.
+
+pub mod follow;
+pub mod request;
+pub mod stream;
+pub mod websocket;

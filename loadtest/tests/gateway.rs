@@ -1,0 +1,144 @@
+//! A gateway over real sockets, driven entry by entry.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Publisher, SOON, book, level, memory, start, status};
+use tictac_loadtest::request::get;
+use tictac_loadtest::stream::SseClient;
+use tictac_loadtest::websocket::WsClient;
+use tictac_proto::model::{MarketId, MarketStatus, Side, View};
+use tictac_proto::wire::{Codec, Conflate, Down, Resume, Scope};
+
+#[tokio::test]
+async fn a_change_reaches_every_view_and_codec_and_is_checked() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let market: MarketId = "1.1".into();
+    let mut clients = Vec::new();
+    for codec in Codec::ALL {
+        for view in View::ALL {
+            let mut client = WsClient::connect(&address, codec, "").await.unwrap();
+            client.subscribe(&[market.clone()], view, Conflate::Raw, Resume::default()).await.unwrap();
+            publisher.alive().await;
+            client.until(SOON, "a snapshot", |f| f.counts.snapshots == 1).await.unwrap();
+            clients.push((view, client));
+        }
+    }
+    for i in 0..30 {
+        publisher.change("1.1", level(1, Side::Back, 180 + i, i % 3 * 100)).await;
+    }
+    publisher.stop(&["1.1"]).await;
+    publisher.change("1.1", status(MarketStatus::Open)).await;
+    publisher.alive().await;
+    let at = publisher.position("1.1");
+    for (view, client) in &mut clients {
+        client.until(SOON, "the last change", |f| f.position("1.1", *view) == Some(at)).await.unwrap();
+        let held = client.followed.market("1.1", *view).unwrap();
+        assert_eq!(held.book().unwrap(), &view.project(publisher.book("1.1")));
+        assert!(held.tradable_market(), "open again, beyond the stop");
+        let counts = client.followed.counts;
+        assert_eq!((counts.gaps, counts.mismatches, counts.digest_mismatches), (0, 0, 0), "{counts:?}");
+        assert_eq!(counts.stops, 1);
+        assert_eq!(counts.snapshots, 1);
+        client.until(SOON, "a checksum", |f| f.counts.checked >= 2).await.unwrap();
+        client.ping().await.unwrap();
+        let before = client.followed.counts.digests;
+        client.until(SOON, "a digest", |f| f.counts.digests > before).await.unwrap();
+    }
+    gateway.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_is_told_before_the_prices_that_precede_it() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    publisher.image("1.2", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let mut client = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    client
+        .subscribe_scope(Scope::Event("e1".into()), View::Three, Conflate::Every(1000), Resume::default())
+        .await
+        .unwrap();
+    client.until(SOON, "both snapshots", |f| f.counts.snapshots == 2).await.unwrap();
+    // One delta goes out and starts the interval; what follows waits for its end, but the stop does not.
+    publisher.change("1.1", level(1, Side::Back, 199, 7)).await;
+    client.until(SOON, "the first delta", |f| f.counts.deltas == 1).await.unwrap();
+    publisher.change("1.1", level(1, Side::Back, 199, 8)).await;
+    publisher.stop(&["1.1", "1.2"]).await;
+    let mut order = Vec::new();
+    while order.len() < 2 {
+        match client.step().await.unwrap().unwrap() {
+            Down::Stop { market, .. } => {
+                order.push(market.to_string());
+                for view in [View::Three] {
+                    let held = client.followed.market(&market, view).unwrap();
+                    assert!(!held.tradable_market(), "not tradable from the stop on");
+                }
+            }
+            Down::Delta(head, _) => {
+                assert!(order.contains(&head.market.to_string()), "a price came before its stop")
+            }
+            _ => {}
+        }
+    }
+    gateway.stop().unwrap();
+}
+
+#[tokio::test]
+async fn sse_resumes_where_it_left_and_documents_agree() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let mut client = SseClient::connect(&address, "market=1.1&view=all&conflate=raw", None).await.unwrap();
+    while client.followed.counts.snapshots == 0 {
+        client.step().await.unwrap().unwrap();
+    }
+    publisher.alive().await;
+    publisher.change("1.1", level(2, Side::Lay, 210, 5)).await;
+    let at = publisher.position("1.1");
+    while client.followed.position("1.1", View::All) != Some(at)
+        || client.last_event_id.as_deref().is_none_or(|i| i.len() < 3)
+    {
+        client.step().await.unwrap().unwrap();
+    }
+    assert!(client.retry.is_some_and(|r| (1000..=5000).contains(&r)));
+    // The id of a heartbeat that follows the last change.
+    let beats = client.followed.counts.digests;
+    while client.followed.counts.digests < beats + 2 {
+        publisher.alive().await;
+        client.step().await.unwrap().unwrap();
+    }
+    let id = client.last_event_id.clone().unwrap();
+    drop(client);
+    publisher.change("1.1", level(2, Side::Lay, 211, 6)).await;
+    let mut back = SseClient::connect(&address, "market=1.1&view=all", Some(&id)).await.unwrap();
+    let delta = loop {
+        match back.step().await.unwrap().unwrap() {
+            Down::Delta(head, _) => break head,
+            Down::Snap(..) => panic!("a snapshot where a delta does"),
+            _ => {}
+        }
+    };
+    assert_eq!((delta.prev, delta.seq), (at.seq, publisher.position("1.1").seq));
+
+    let document = get(&address, "/v1/markets/1.1?view=3", &[]).await.unwrap();
+    assert_eq!(document.status, 200, "{}", document.body);
+    let json = document.json().unwrap();
+    assert_eq!(json["seq"], publisher.position("1.1").seq);
+    assert_eq!(json["selections"][0]["back"][0], serde_json::json!([199, 1009]));
+    assert_eq!(json["selections"][0]["back"].as_array().unwrap().len(), 3);
+    assert!(json["selections"][0].get("traded").is_none());
+    assert!(document.header("x-fresh-ms").is_some());
+    let tag = format!("if-none-match: {}", document.header("etag").unwrap());
+    assert_eq!(get(&address, "/v1/markets/1.1?view=3", &[&tag]).await.unwrap().status, 304);
+    let missing = get(&address, "/v1/markets/9.9", &[]).await.unwrap();
+    assert_eq!((missing.status, missing.json().unwrap()["code"].as_str()), (404, Some("unknown_market")));
+    let list = get(&address, "/v1/markets?sport=football", &[]).await.unwrap().json().unwrap();
+    assert_eq!((list["total"].as_u64(), list["markets"][0]["id"].as_str()), (Some(1), Some("1.1")));
+    gateway.stop().unwrap();
+}
