@@ -222,6 +222,13 @@ impl Session {
         }
     }
 
+    /// What a base that still waits must not undo: it goes out once more, after it.
+    pub fn after_base(&mut self, id: usize, frame: &Bytes) {
+        if let Some(base) = self.subscriptions.get_mut(id).and_then(|s| s.base.as_mut()) {
+            base.frame = [&base.frame[..], &frame[..]].concat().into();
+        }
+    }
+
     /// A fresh base is wanted, whatever the client holds: it asked for a snapshot.
     pub fn rebase(&mut self, id: usize) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };

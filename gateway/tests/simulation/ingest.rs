@@ -378,7 +378,9 @@ impl Ingest {
             }
         }
         let gone = std::mem::take(&mut shard.gone);
-        let batch = Batch { epoch: first.epoch, first: first.seq, entries, snapshots, gone };
+        let (epoch, first) = (first.epoch, first.seq);
+        // This log forgets by room alone; that nothing uncovered goes is for the snapshots above to see to.
+        let batch = Batch { epoch, first, entries, snapshots, gone, ..Batch::default() };
         let unknown = around.dice.chance(around.unknown);
         if unknown && around.dice.chance(500) {
             // It never came there.
