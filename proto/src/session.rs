@@ -509,6 +509,12 @@ impl Session {
         });
     }
 
+    /// Bytes of a frame that was begun: they go out before anything else.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.partial.len()
+    }
+
     /// Whether anything is waiting to go out, as far as is known without planning.
     #[must_use]
     pub fn has_output(&self) -> bool {

@@ -129,6 +129,7 @@ impl Client {
     }
 
     fn send(&self, socket: &mut Socket, up: &Up, ear: &mut Ear<'_>) {
+        crate::tell!("{} {:?} says {up:?}", ear.now.mono, self.place);
         let bytes = self.wire.codec().encode(up);
         let node = self.wire.codec().decode(&bytes).expect("what was encoded decodes");
         let read = Up::read(&node).expect("what was encoded reads");
@@ -243,7 +244,14 @@ impl Client {
         let now = ear.now.mono;
         let retries: Vec<_> = self.retries.iter().filter(|r| *r.1 <= now).map(|r| r.0.clone()).collect();
         for (market, view) in retries {
+            if !ear.history.listed.contains(&market) {
+                continue;
+            }
             self.retries.remove(&(market.clone(), view));
+            if !self.is_two_way() {
+                // A one-way client asks by connecting anew.
+                return Ok(true);
+            }
             let conflate = Conflate::Auto;
             let wish = Wish { scope: Scope::Markets(vec![market]), view, conflate };
             self.ask(&wish, Resume::default(), socket, ear);
@@ -279,6 +287,7 @@ impl Client {
             self.token = token;
         }
         let down = frame.down;
+        crate::tell!("{} {:?} hears {down:?}", ear.now.mono, self.place);
         match &down {
             Down::Hb(heartbeat) => self.heartbeat(heartbeat)?,
             Down::Ok(ok) => self.subscribed(ok, &down, ear)?,
@@ -291,10 +300,6 @@ impl Client {
                     if waits {
                         self.held.remove(&key);
                         self.retries.insert(key, due);
-                        if !self.is_two_way() {
-                            self.connect_at = due;
-                            return Ok(true);
-                        }
                     }
                 }
             }
@@ -306,9 +311,6 @@ impl Client {
                     });
                     if self.held.remove(&key).is_some() && named {
                         self.retries.insert(key, ear.now.mono + 300);
-                        if !self.is_two_way() {
-                            return Ok(true);
-                        }
                     }
                 }
             }

@@ -21,6 +21,8 @@ impl Violation {
 /// What the log took in.
 #[derive(Debug, Default)]
 pub struct History {
+    /// Markets that there are, which a client can ask a gateway at any time.
+    pub listed: BTreeSet<MarketId>,
     /// Whether a market was really open, from each of its positions on.
     open: BTreeMap<MarketId, BTreeMap<Position, bool>>,
     stops: BTreeMap<MarketId, BTreeSet<Position>>,

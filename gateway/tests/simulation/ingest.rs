@@ -177,7 +177,7 @@ impl Ingest {
                     shard.gone.retain(|g| g != market);
                 }
             }
-            if reopened {
+            if reopened && log < LOGS - 1 {
                 history.may_reopen(market, entry.at);
             }
         }
@@ -391,7 +391,10 @@ impl Ingest {
         match around.logs[log].append(&self.owner, &batch) {
             Ok(()) => {
                 for (entry, known) in &pending {
-                    note(around.history, entry, known);
+                    crate::tell!("{} {} writes {log} {entry:?} {known:?}", around.now.mono, self.owner.id);
+                    if log < LOGS - 1 {
+                        note(around.history, entry, known);
+                    }
                 }
                 published.extend(batch.entries.into_iter().map(|bytes| (log, bytes)));
                 if unknown {
