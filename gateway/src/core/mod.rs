@@ -493,7 +493,10 @@ impl Core {
             ToCore::Stop { run, bytes } => {
                 let Some(local) = self.locals.get(&run) else { return };
                 for (session, subscription) in &local.readers {
-                    self.clients[*session].session.stop(*subscription, bytes.clone());
+                    let cursors = &mut self.clients[*session].session;
+                    // Again behind a base that waits: who has only subscribed an event may not know the market yet.
+                    cursors.after_base(*subscription, &bytes);
+                    cursors.stop(*subscription, bytes.clone());
                     self.dirty.push(*session);
                 }
             }

@@ -7,7 +7,7 @@ use tictac_gateway::hub::Now;
 use tictac_gateway::wires::Wire;
 use tictac_proto::checksum::{digest_key, mix};
 use tictac_proto::client::{ClientMarket, Outcome};
-use tictac_proto::model::{MarketId, MarketStatus, View};
+use tictac_proto::model::{MarketField, MarketId, MarketStatus, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, Heartbeat, How, Resume, Scope, Subscribe, Subscribed, Up};
 
@@ -206,15 +206,19 @@ impl Client {
     pub fn leave(&mut self, i: usize, socket: &mut Socket, ear: &mut Ear<'_>) {
         let wish = self.wishes.remove(i);
         let (scope, view) = (wish.scope, wish.view);
-        if let Scope::Markets(markets) = &scope {
-            for market in markets {
-                let other = self.wishes.iter().any(|w| w.view == view && !matches!(w.scope, Scope::Markets(_)));
-                if !other {
-                    self.held.remove(&(market.clone(), view));
-                    self.retries.remove(&(market.clone(), view));
-                }
-            }
-        }
+        let wishes = &self.wishes;
+        self.held.retain(|(market, view), held| {
+            let event = held.market.book().and_then(|b| b.fields.text(MarketField::Event));
+            wishes.iter().filter(|w| w.view == *view).any(|w| match &w.scope {
+                Scope::Markets(markets) => markets.contains(market),
+                Scope::Event(wanted) => event.is_none_or(|e| *e == **wanted),
+                Scope::Sport(_) => true,
+            })
+        });
+        self.retries.retain(|(market, view), _| {
+            let named = |w: &Wish| matches!(&w.scope, Scope::Markets(markets) if markets.contains(market));
+            wishes.iter().any(|w| w.view == *view && named(w))
+        });
         self.send(socket, &Up::Unsub { id: self.next_id, scope, view }, ear);
         self.barrier = Some(ear.now.mono);
         self.next_ping = ear.now.mono;
