@@ -229,6 +229,13 @@ impl Session {
         }
     }
 
+    /// What must be known before a base that still waits is read: it goes out again, right ahead of it.
+    pub fn before_base(&mut self, id: usize, frame: &Bytes) {
+        if let Some(base) = self.subscriptions.get_mut(id).and_then(|s| s.base.as_mut()) {
+            base.frame = [&frame[..], &base.frame[..]].concat().into();
+        }
+    }
+
     /// A fresh base is wanted, whatever the client holds: it asked for a snapshot.
     pub fn rebase(&mut self, id: usize) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };

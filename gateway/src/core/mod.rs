@@ -494,8 +494,8 @@ impl Core {
                 let Some(local) = self.locals.get(&run) else { return };
                 for (session, subscription) in &local.readers {
                     let cursors = &mut self.clients[*session].session;
-                    // Again behind a base that waits: who has only subscribed an event may not know the market yet.
-                    cursors.after_base(*subscription, &bytes);
+                    // Again with a base that waits: who has only subscribed an event may not know the market yet.
+                    cursors.before_base(*subscription, &bytes);
                     cursors.stop(*subscription, bytes.clone());
                     self.dirty.push(*session);
                 }

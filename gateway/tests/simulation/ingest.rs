@@ -264,6 +264,13 @@ impl Ingest {
             other => other,
         };
         let entry = entry.map_err(|why| Violation::new("ingest", why.to_string()))?;
+        if entry.is_none()
+            && log < LOGS - 1
+            && let Some(at) = self.shards[log].sequencer.position(market)
+        {
+            // What this ingest only read from the log is now known at first hand to be so.
+            around.history.moved(market, at, self.knows_open(market));
+        }
         self.sequenced(log, entry, true, around.history);
         Ok(())
     }
