@@ -220,15 +220,16 @@ impl Client {
             wishes.iter().any(|w| w.view == *view && named(w))
         });
         self.send(socket, &Up::Unsub { id: self.next_id, scope, view }, ear);
-        self.barrier = Some(ear.now.mono);
-        self.next_ping = ear.now.mono;
-        self.ping(socket, ear);
+        // Pings of one millisecond differ, so that the echo tells which was heard.
+        let time = ear.now.mono * 2 + 1;
+        self.barrier = Some(time);
+        self.send(socket, &Up::Ping { time }, ear);
     }
 
     fn ping(&mut self, socket: &mut Socket, ear: &mut Ear<'_>) {
         if self.is_two_way() && ear.now.mono >= self.next_ping {
             self.next_ping = ear.now.mono + crate::gateway::HEARTBEAT;
-            self.send(socket, &Up::Ping { time: ear.now.mono }, ear);
+            self.send(socket, &Up::Ping { time: ear.now.mono * 2 }, ear);
         }
     }
 

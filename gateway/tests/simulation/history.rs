@@ -36,6 +36,17 @@ impl History {
         self.open.entry(market.clone()).or_default().insert(at, open);
     }
 
+    /// A market that an ingest had only read from the log turns out to be open. Whatever made it untradable on the way
+    /// would have been a stop, so it was open since the last one.
+    pub fn confirmed(&mut self, market: &MarketId) {
+        let last = Position::new(u64::MAX, u64::MAX);
+        let stop = self.stop_at(market, last);
+        let Some(open) = self.open.get_mut(market) else { return };
+        for (at, open) in open.range_mut(stop..) {
+            *open |= *at > stop || stop.is_zero();
+        }
+    }
+
     pub fn stopped(&mut self, market: &MarketId, at: Position) {
         self.stops.entry(market.clone()).or_default().insert(at);
     }

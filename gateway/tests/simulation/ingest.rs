@@ -130,6 +130,11 @@ impl Ingest {
         }
         while self.inbox.front().is_some_and(|(due, _)| *due <= around.now.mono) {
             let Some((_, message)) = self.inbox.pop_front() else { break };
+            if matches!(message.says, Says::All { .. }) {
+                for log in 0..LOGS {
+                    self.flush(log, around, &mut published);
+                }
+            }
             self.take_in(&message, around)?;
             for log in 0..LOGS {
                 if self.shards[log].pending.len() >= 4 || around.dice.chance(500) {
@@ -264,12 +269,9 @@ impl Ingest {
             other => other,
         };
         let entry = entry.map_err(|why| Violation::new("ingest", why.to_string()))?;
-        if entry.is_none()
-            && log < LOGS - 1
-            && let Some(at) = self.shards[log].sequencer.position(market)
-        {
-            // What this ingest only read from the log is now known at first hand to be so.
-            around.history.moved(market, at, self.knows_open(market));
+        let stops = entry.as_ref().is_some_and(|e| matches!(e.what, What::Delta { stop: true, .. }));
+        if self.shards[log].owned && log < LOGS - 1 && self.knows_open(market) && !stops {
+            around.history.confirmed(market);
         }
         self.sequenced(log, entry, true, around.history);
         Ok(())
