@@ -171,6 +171,11 @@ impl Gateway {
         self.resubscribe = Some(back_at);
     }
 
+    /// A subscription that is being made anew is made now.
+    pub fn hurry(&mut self, now: Now) {
+        self.resubscribe = self.resubscribe.map(|at| at.min(now.mono));
+    }
+
     pub fn connect(&mut self, core: usize, wire: Wire, capacity: usize, now: Now) -> SessionId {
         let pause = (wire != Wire::Sse).then_some(HEARTBEAT * 5 / 2);
         let session = self.cores[core].core.connect(wire, Rights::All, pause, now);
