@@ -87,6 +87,12 @@ impl ClientMarket {
         self.gap
     }
 
+    /// The state of its source's feed, as far as it was told.
+    #[must_use]
+    pub fn feed(&self) -> FeedState {
+        self.feed
+    }
+
     /// The shard, once an `ok` or a `snap` said it.
     #[must_use]
     pub fn shard(&self) -> Option<u16> {

@@ -192,6 +192,14 @@ impl Follower {
         }
     }
 
+    /// The feed of a source as [`Event::Feed`] told it last, so that who joins in between hears every change after it.
+    #[must_use]
+    pub fn told_feed(&self, source: &str, now: i64) -> FeedReport {
+        let report = self.feed(source, now);
+        let state = self.told.get(source).copied().unwrap_or(report.state);
+        FeedReport { state, ..report }
+    }
+
     fn silence(&self, now: i64) -> FeedState {
         match self.heard {
             Some(heard) if now - heard <= STALE_AFTER => FeedState::Live,

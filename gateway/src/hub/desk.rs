@@ -257,7 +257,7 @@ impl Hub {
         let shard = desk.shard;
         // The run's next frame starts here: a client below it must be brought up to it, even by an empty delta.
         let run_from = desk.views.iter().find(|v| v.view == view).map_or(0, |v| v.seq);
-        let feed = self.feed_of(shard, &id, now).state;
+        let feed = self.told_feed_of(shard, &id, now);
         let Some(follower) = self.followers.get(&shard).map(|w| &w.follower) else { return };
         let Some(market) = follower.market(&id) else { return };
         let since = match from {

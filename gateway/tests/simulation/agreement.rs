@@ -87,7 +87,9 @@ impl World {
         }
         let open = truth.status() == MarketStatus::Open;
         if held.market.tradable_market() != open || !held.subscribed {
-            let what = format!("{} tradable {}, open {open}: {:?}", place(), !open, held.market.in_gap());
+            let (at, stop, gap) = (held.market.position(), held.market.stop(), held.market.in_gap());
+            let at = format!("at {at:?}, stop {stop}, gap {gap}, feed {:?}", held.market.feed());
+            let what = format!("{} subscribed {}, open {open}, {at}", place(), held.subscribed);
             return Err(Violation::new("1: tradable at quiet", what));
         }
         Ok(())
