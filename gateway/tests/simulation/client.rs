@@ -207,7 +207,12 @@ impl Client {
         let wish = self.wishes.remove(i);
         let (scope, view) = (wish.scope, wish.view);
         let wishes = &self.wishes;
+        // What waits to be asked for again by name is held by nothing but the scope.
+        let retries = &self.retries;
         self.held.retain(|(market, view), held| {
+            if retries.contains_key(&(market.clone(), *view)) && *view == wish.view {
+                return false;
+            }
             let event = held.market.book().and_then(|b| b.fields.text(MarketField::Event));
             wishes.iter().filter(|w| w.view == *view).any(|w| match &w.scope {
                 Scope::Markets(markets) => markets.contains(market),
@@ -304,6 +309,12 @@ impl Client {
                     let waits = self.held.get(&key).is_some_and(|h| !h.subscribed);
                     if waits {
                         self.held.remove(&key);
+                    }
+                    // Also where a scope holds it meanwhile: the wish by name is one of its own.
+                    let named = self.wishes.iter().any(|w| {
+                        w.view == view && matches!(&w.scope, Scope::Markets(m) if m.contains(&market))
+                    });
+                    if named {
                         self.retries.insert(key, due);
                     }
                 }

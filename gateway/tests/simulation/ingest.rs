@@ -109,6 +109,11 @@ impl Ingest {
         self.shards[log].sequencer.book(market)
     }
 
+    /// An ingest hears every owner's epochs, so that it never takes over with a lower one, whatever its clock says.
+    pub fn heard(&mut self, log: usize, epoch: u64) {
+        self.shards[log].seen = self.shards[log].seen.max(epoch);
+    }
+
     pub fn head(&self, log: usize) -> Position {
         self.shards[log].sequencer.head()
     }

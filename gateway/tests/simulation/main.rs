@@ -131,9 +131,10 @@ fn ten_thousand_seeds() {
     assert!(found.failures.is_empty(), "{} seeds fail: {:?}", found.failures.len(), found.by_oracle());
 }
 
-/// With a guard gone, a campaign must fail in one of the oracles that the guard is there for; the same seeds pass with it.
+/// With a guard gone, a campaign must fail in one of the oracles that the guard is there for; `ten_thousand_seeds` runs the
+/// same seeds with every guard.
 fn needs(guard: Guard, oracles: &[&str]) {
-    let seeds: Vec<u64> = (0..number("TICTAC_GUARD_SEEDS").unwrap_or(400)).collect();
+    let seeds: Vec<u64> = (0..number("TICTAC_GUARD_SEEDS").unwrap_or(200)).collect();
     let without = campaign(&seeds, Some(guard));
     let by_oracle = without.by_oracle();
     println!("without {guard:?}: {} of {} seeds fail: {by_oracle:?}", without.failures.len(), seeds.len());
@@ -141,8 +142,6 @@ fn needs(guard: Guard, oracles: &[&str]) {
         oracles.iter().any(|o| by_oracle.keys().any(|k| k.starts_with(o))),
         "without {guard:?} none of {oracles:?} failed, but {by_oracle:?}"
     );
-    let with = campaign(&seeds, None);
-    assert!(with.failures.is_empty(), "with every guard {} seeds fail: {:?}", with.failures.len(), with.by_oracle());
 }
 
 #[test]

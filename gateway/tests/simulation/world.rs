@@ -32,6 +32,8 @@ pub struct World {
     replica: Vec<ShardLog>,
     pub ingests: Vec<Ingest>,
     wanted: [usize; LOGS],
+    /// The highest epoch that any owner of a log ever had.
+    epochs: [u64; LOGS],
     /// Pending answers to ingests that asked for everything: (due, ingest, source).
     images: VecDeque<(i64, usize, usize)>,
     pub gateways: Vec<Gateway>,
@@ -64,6 +66,7 @@ impl World {
             logs,
             ingests: (0..2).map(Ingest::new).collect(),
             wanted: [0; LOGS],
+            epochs: [0; LOGS],
             images: VecDeque::new(),
             gateways,
             clients: Vec::new(),
@@ -140,6 +143,12 @@ impl World {
             let Some((_, ingest, source)) = self.images.pop_front() else { break };
             let message = self.sources.all_of(source);
             self.ingests[ingest].inbox.push_back((self.now.mono, message));
+        }
+        for log in 0..LOGS {
+            self.epochs[log] = self.epochs[log].max(self.logs[log].head().epoch);
+            for ingest in &mut self.ingests {
+                ingest.heard(log, self.epochs[log]);
+            }
         }
         for i in 0..self.ingests.len() {
             let mut around = Around {
