@@ -208,6 +208,11 @@ impl ClientMarket {
                 self.source = Some(ok.source.clone());
                 self.feed = ok.feed;
                 self.promised = if ok.how == How::Exact { Position::ZERO } else { ok.at };
+                if self.held.as_ref().is_some_and(|(_, at)| ok.at < *at) {
+                    // This gateway is behind the one before it: what it sends next may leap over where this book is.
+                    self.gap = true;
+                    return Outcome::Gap;
+                }
                 Outcome::Noted
             }
             Down::Feed(news) => {

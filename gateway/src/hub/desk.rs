@@ -265,13 +265,13 @@ impl Hub {
             // snapshots, which holds for no state in between: it waits in a gap until this gateway is there.
             Some(from) if from > follower.at() => None,
             // A position by shard is ahead of markets that have been quiet since: nothing is missing.
-            Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => Some(Delta::default()),
-            Some(from) if from.epoch == market.at.epoch => {
-                match market.book.since(from.seq, view) {
-                    Since::Delta(delta) => Some(delta),
-                    Since::Snapshot => None,
-                }
+            Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => {
+                Some(Delta::default())
             }
+            Some(from) if from.epoch == market.at.epoch => match market.book.since(from.seq, view) {
+                Since::Delta(delta) => Some(delta),
+                Since::Snapshot => None,
+            },
             _ => None,
         };
         let times = Times { encoded: now.wall, ..Times::default() };

@@ -519,9 +519,7 @@ impl Hub {
     /// The state of a market's feed as it was told last.
     fn told_feed_of(&self, shard: u16, market: &str, now: Now) -> FeedState {
         let follower = self.followers.get(&shard).map(|w| &w.follower);
-        follower.map_or(FeedState::Down, |f| {
-            f.told_feed(f.source_of(market).unwrap_or(""), now.mono).state
-        })
+        follower.map_or(FeedState::Down, |f| f.told_feed(f.source_of(market).unwrap_or(""), now.mono).state)
     }
 
     /// What a core asks.

@@ -331,7 +331,9 @@ impl Client {
                 }
             }
             Down::Snap(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
-            Down::Delta(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
+            Down::Delta(head, _) => {
+                return self.follow(&(head.market.clone(), head.view), &down, socket, ear);
+            }
             Down::Crc { market, view, .. } | Down::Gap { market, view, .. } => {
                 return self.follow(&(market.clone(), *view), &down, socket, ear);
             }
@@ -377,7 +379,7 @@ impl Client {
             }
             if ok.how == How::Exact {
                 held.counted = true;
-                held.sent = held.market.position();
+                held.sent = Some(ok.at);
             }
         }
         held.market.handle(down);

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use coverage::Coverage;
+use coverage::{Coverage, Fault, Path};
 use history::Violation;
 use tictac_proto::guard::{Guard, only_without};
 use world::World;
@@ -129,6 +129,14 @@ fn ten_thousand_seeds() {
         println!("TICTAC_SEED={seed} {COMMAND}\n    breaks {}: {}", violation.oracle, violation.what);
     }
     assert!(found.failures.is_empty(), "{} seeds fail: {:?}", found.failures.len(), found.by_oracle());
+    // Every fault meets every way to recover: none of the pairs is impossible, since faults come together.
+    let thin: Vec<_> = Fault::ALL
+        .iter()
+        .flat_map(|f| Path::ALL.iter().map(move |p| (*f, *p)))
+        .filter(|(f, p)| found.cover.hits(*f, *p) < 100)
+        .map(|(f, p)| format!("{} × {}: {}", f.name(), p.name(), found.cover.hits(f, p)))
+        .collect();
+    assert!(count < 10_000 || thin.is_empty(), "hit less than 100 times: {thin:?}");
 }
 
 /// With a guard gone, a campaign must fail in one of the oracles that the guard is there for; `ten_thousand_seeds` runs the
