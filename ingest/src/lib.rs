@@ -5,4 +5,5 @@ pub mod envelope;
 pub mod native;
 pub mod node;
 pub mod problem;
+pub mod simulator;
 pub mod update;
