@@ -10,4 +10,5 @@ pub mod problem;
 pub mod recording;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod simulator;
 pub mod update;
