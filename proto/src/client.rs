@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use crate::checksum::checksum;
+use crate::guard::{Guard, on};
 use crate::model::{Book, MarketField, MarketId, MarketStatus, SelectionKey, SelectionStatus, View};
 use crate::position::Position;
-use crate::wire::{Down, FeedState};
+use crate::wire::{Down, FeedState, How};
 
 /// What a message did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct ClientMarket {
     held: Option<(Book, Position)>,
     stop: Position,
     gap: bool,
+    /// An `ok` promised something newer that has not come yet.
+    promised: bool,
     shard: Option<u16>,
     /// The source that `ok` named, for markets whose book names none.
     source: Option<Arc<str>>,
@@ -53,6 +56,7 @@ impl ClientMarket {
             held: None,
             stop: Position::ZERO,
             gap: false,
+            promised: false,
             shard: None,
             source: None,
             feed: FeedState::Live,
@@ -83,6 +87,28 @@ impl ClientMarket {
         self.gap
     }
 
+    /// The shard, once an `ok` or a `snap` said it.
+    #[must_use]
+    pub fn shard(&self) -> Option<u16> {
+        self.shard
+    }
+
+    /// The connection ended. The book stays, to come back with; nothing is tradable until an `ok` or a `snap` of the
+    /// next connection says how the feed stands and which stop was the last.
+    pub fn disconnected(&mut self) {
+        self.feed = FeedState::Down;
+    }
+
+    /// Comes back with a position of its shard, at or below which everything was seen: the book is the book there, too.
+    pub fn seen_up_to(&mut self, shard: u16, seen: Position) {
+        if let Some((_, at)) = &mut self.held
+            && self.shard == Some(shard)
+            && at.epoch == seen.epoch
+        {
+            at.seq = at.seq.max(seen.seq);
+        }
+    }
+
     /// The view.
     #[must_use]
     pub fn view(&self) -> View {
@@ -99,7 +125,9 @@ impl ClientMarket {
     #[must_use]
     pub fn tradable_market(&self) -> bool {
         let Some((book, at)) = &self.held else { return false };
-        book.status() == MarketStatus::Open && self.feed == FeedState::Live && !self.gap && *at >= self.stop
+        let behind_stop = *at < self.stop && on(Guard::StopBarrier);
+        let current = !self.gap && !self.promised && !behind_stop;
+        book.status() == MarketStatus::Open && self.feed == FeedState::Live && current
     }
 
     /// Whether bets on a selection can be meant, the connection's liveness aside.
@@ -127,6 +155,7 @@ impl ClientMarket {
                 book.apply(delta, head.at.seq);
                 self.held = Some((book, head.at));
                 self.gap = false;
+                self.promised = false;
                 self.shard = Some(head.shard);
                 self.feed = head.feed;
                 Outcome::Replaced
@@ -145,6 +174,7 @@ impl ClientMarket {
                 }
                 book.apply(delta, head.seq);
                 at.seq = head.seq;
+                self.promised = false;
                 Outcome::Applied
             }
             Down::Stop { market, at, .. } if *market == self.market => {
@@ -173,6 +203,7 @@ impl ClientMarket {
                 self.shard = Some(ok.shard);
                 self.source = Some(ok.source.clone());
                 self.feed = ok.feed;
+                self.promised = ok.how != How::Exact;
                 Outcome::Noted
             }
             Down::Feed(news) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::guard::{Guard, on};
 use crate::log::{Alive, Entry, FeedReport, Live, Stored, What, stop_delta};
 use crate::model::{Delta, Market, MarketField, MarketId};
 use crate::position::Position;
@@ -232,15 +233,15 @@ impl Follower {
 
     /// Applies the next entry, drops an old one, or starts a repair and keeps what came too early.
     fn consider(&mut self, entry: Entry, now: i64) {
-        if entry.at.epoch < self.at.epoch {
+        if entry.at.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             self.counters.old_epochs += 1;
-        } else if entry.at <= self.at {
+        } else if entry.at.epoch == self.at.epoch && entry.at <= self.at {
             self.counters.duplicates += 1;
-        } else if entry.at.epoch > self.at.epoch {
+        } else if entry.at.epoch != self.at.epoch {
             self.counters.gaps += 1;
             self.queue.push_front(entry);
             self.repair(now, true);
-        } else if entry.at.seq == self.at.seq + 1 {
+        } else if entry.at.seq == self.at.seq + 1 || !on(Guard::ShardCounter) {
             self.apply(entry);
         } else {
             self.counters.gaps += 1;
@@ -250,7 +251,7 @@ impl Follower {
     }
 
     fn handle_alive(&mut self, alive: Alive, now: i64) {
-        if alive.at.epoch < self.at.epoch {
+        if alive.at.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             self.counters.old_epochs += 1;
             return;
         }
@@ -258,9 +259,9 @@ impl Follower {
         if self.state != State::Following || !self.queue.is_empty() {
             return;
         }
-        if alive.at > self.at {
+        if (alive.at > self.at || alive.at.epoch != self.at.epoch) && on(Guard::AlivePosition) {
             self.counters.gaps += 1;
-            self.repair(now, alive.at.epoch > self.at.epoch);
+            self.repair(now, alive.at.epoch != self.at.epoch);
             return;
         }
         self.heard = Some(now);
@@ -280,7 +281,7 @@ impl Follower {
         if self.state == State::Waiting {
             return;
         }
-        if head.epoch < self.at.epoch {
+        if head.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             // A log that forgot. Its owner will take over with a higher epoch; until then silence makes us stale.
             self.counters.old_epochs += 1;
             return;
@@ -305,7 +306,7 @@ impl Follower {
         if self.state == State::Waiting {
             return;
         }
-        if head < self.at {
+        if head < self.at && (on(Guard::LowerEpochs) || head.epoch == self.at.epoch) {
             self.counters.old_epochs += 1;
             return;
         }
@@ -323,15 +324,26 @@ impl Follower {
                 reader.apply_to_older(entry);
             }
         }
-        let gone: Vec<MarketId> =
+        let mut gone: Vec<MarketId> =
             self.markets.keys().filter(|m| !reader.markets.contains_key(*m)).cloned().collect();
+        gone.sort_unstable();
         for market in gone {
             self.markets.remove(&market);
             self.out.push_back(Event::Gone { market, at: head });
         }
+        if head.epoch > self.at.epoch {
+            // What the old owner said of its sources does not hold for the new one, which may have read its books
+            // from a log that forgot: until it speaks, it recovers.
+            for report in self.feeds.values_mut() {
+                report.state = report.state.max(FeedState::Recovering);
+            }
+        }
         self.at = head;
         self.state = State::Following;
-        for (id, new) in reader.markets {
+        // In one order whatever the map's: a run is repeatable.
+        let mut markets: Vec<_> = reader.markets.into_iter().collect();
+        markets.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (id, new) in markets {
             self.install(id, new);
         }
         self.sort_queue();
@@ -341,14 +353,16 @@ impl Follower {
     /// Replaces a market by what was stored. In the same epoch the step between them is a delta like any other.
     fn install(&mut self, id: MarketId, new: Market) {
         let Some(held) = self.markets.get_mut(&id) else {
-            let stop = !new.stop.is_zero();
+            let stop = !new.stop.is_zero() && on(Guard::SnapshotStop);
             self.markets.insert(id.clone(), new);
             self.out.push_back(Event::Replaced { market: id, stop, times: Times::default() });
             return;
         };
-        let stop = new.stop > held.stop;
-        held.stop = held.stop.max(new.stop);
-        if new.at <= held.at {
+        let stop = new.stop > held.stop && on(Guard::SnapshotStop);
+        if on(Guard::SnapshotStop) {
+            held.stop = held.stop.max(new.stop);
+        }
+        if new.at <= held.at && (on(Guard::LowerEpochs) || new.at.epoch == held.at.epoch) {
             if stop {
                 self.out.push_back(Event::Stopped { market: id });
             }
@@ -365,7 +379,7 @@ impl Follower {
         }
         let prev = held.at;
         held.at = new.at;
-        held.book.apply(&delta, new.at.seq);
+        held.book.leap(&delta, prev.seq, new.at.seq);
         self.out.push_back(Event::Changed { market: id, prev, delta, stop, times: Times::default() });
     }
 
@@ -436,7 +450,8 @@ impl Follower {
                 if self.markets.get(&market).is_some_and(|m| m.at >= at) {
                     return;
                 }
-                let raised = self.markets.get(&market).map_or(Position::ZERO, |m| m.stop) < stop;
+                let raised = self.markets.get(&market).map_or(Position::ZERO, |m| m.stop) < stop
+                    && on(Guard::SnapshotStop);
                 let held = Market { id: market.clone(), book: *book, at, stop };
                 self.markets.insert(market.clone(), held);
                 self.out.push_back(Event::Replaced { market, stop: raised, times });

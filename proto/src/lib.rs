@@ -13,6 +13,7 @@
 //! | [`run`] | a bounded run of encoded frames, shared by all readers |
 //! | [`session`] | gateway: cursors over runs → the next bytes of one connection |
 //! | [`wire`] | messages between client and gateway, in JSON and MessagePack |
+//! | [`guard`] | the guards by name, for the simulation to take away |
 //! | [`limits`] | every bound that the protocol sets |
 //!
 //! `PROTOCOL.md` beside this crate describes the wire for whoever writes a client.
@@ -21,6 +22,7 @@
 pub mod checksum;
 pub mod client;
 pub mod follower;
+pub mod guard;
 pub mod limits;
 pub mod log;
 pub mod model;

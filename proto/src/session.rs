@@ -474,7 +474,8 @@ impl Session {
                         s.cursor = Some(cursor);
                         s.due = next_due(s.conflate, now);
                         self.partial = Bytes::copy_from_slice(rest);
-                        advance(&mut self.digest, s, Position::new(at.epoch, seq));
+                        // A client may stand ahead of its gateway: it drops what it has, and does not go back.
+                        advance(&mut self.digest, s, Position::new(at.epoch, seq.max(at.seq)));
                     }
                 }
             }

@@ -116,15 +116,15 @@ impl Core {
         }
         for waiter in waiters {
             let Some(local) = self.locals.get(run) else { return };
+            // A lower base than its own may have served: the client does not go back.
+            let at = waiter.from.filter(|f| f.epoch == at.epoch).map_or(*at, |f| f.max(*at));
             if let Some((id, conflate)) = self.bases.oks.remove(&(*run, waiter.session, waiter.subscription))
-                && let Some(ok) = subscribed(id, &local.key, (&local.source, local.shard), conflate, &based)
+                && let Some(ok) = subscribed(id, &local.key, (&local.source, local.shard), conflate, &based, at)
             {
                 self.tell(waiter.session, "ok", &ok);
             }
             let Some(local) = self.locals.get(run) else { return };
             let Some(client) = self.clients.get_mut(waiter.session) else { continue };
-            // A lower base than its own may have served: the client does not go back.
-            let at = waiter.from.filter(|f| f.epoch == at.epoch).map_or(*at, |f| f.max(*at));
             client.session.base(waiter.subscription, Base { frame: frame.clone(), at }, &local.run);
             self.dirty.push(waiter.session);
         }

@@ -145,7 +145,9 @@ impl Core {
     /// A connection ended.
     pub fn disconnect(&mut self, id: SessionId) {
         let Some(client) = self.clients.try_remove(id) else { return };
-        for held in client.held.into_values() {
+        let mut all: Vec<Held> = client.held.into_values().collect();
+        all.sort_unstable_by_key(|h| h.run);
+        for held in all {
             self.release(held.run, id, held.subscription);
         }
         for waiting in self.opening.values_mut() {
@@ -530,6 +532,11 @@ impl Core {
             }
             shards.push((local.shard, self.heads.get(&local.shard).copied().unwrap_or(Position::ZERO)));
         }
+        // Of a market that is not open yet nothing was seen.
+        for (market, _) in &client.opening {
+            let shard = self.scopes.shard(market);
+            shards.retain(|s| s.0 != shard);
+        }
         for (run, at) in client.session.behind_runs() {
             let Some(local) = self.locals.get(&run) else { continue };
             if let Some(shard) = shards.iter_mut().find(|s| s.0 == local.shard) {
@@ -569,8 +576,9 @@ fn subscribed(
     local: (&Arc<str>, u16),
     conflate: Conflate,
     based: &ToCore,
+    at: Position,
 ) -> Option<Down> {
-    let (Subject::Market(market, view), ToCore::Based { at, how, stop, feed, .. }) = (&key.subject, based)
+    let (Subject::Market(market, view), ToCore::Based { how, stop, feed, .. }) = (&key.subject, based)
     else {
         return None;
     };
@@ -579,7 +587,7 @@ fn subscribed(
         market: market.clone(),
         view: *view,
         conflate,
-        at: *at,
+        at,
         stop: *stop,
         shard: local.1,
         source: local.0.clone(),

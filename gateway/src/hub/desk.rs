@@ -241,8 +241,9 @@ impl Hub {
         let feed = self.feed_of(shard, &id, now).state;
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(&id)) else { return };
         let since = match from {
-            Some(from) if from == market.at => Some(Delta::default()),
-            Some(from) if from.epoch == market.at.epoch && from.seq < market.at.seq => {
+            // A position by shard is ahead of markets that have been quiet since: nothing is missing.
+            Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => Some(Delta::default()),
+            Some(from) if from.epoch == market.at.epoch => {
                 match market.book.since(from.seq, view) {
                     Since::Delta(delta) => Some(delta),
                     Since::Snapshot => None,

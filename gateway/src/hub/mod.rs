@@ -371,6 +371,12 @@ impl Hub {
         self.followers.get(&shard)?.follower.market(id)
     }
 
+    /// How many markets of a shard are held; `None` where it is not followed.
+    #[must_use]
+    pub fn market_count(&self, shard: u16) -> Option<usize> {
+        self.followers.get(&shard).map(|w| w.follower.markets().count())
+    }
+
     fn want(&mut self, shard: u16) {
         let commands = &mut self.commands;
         let watched = self.followers.entry(shard).or_insert_with(|| {

@@ -84,6 +84,8 @@ pub struct Book {
     removed: Vec<(SelectionKey, u64)>,
     /// Bases below this are answered by a snapshot.
     floor: u64,
+    /// A step whose inside is unknown: a base strictly between the two is answered by a snapshot.
+    leap: (u64, u64),
 }
 
 impl PartialEq for Book {
@@ -144,6 +146,16 @@ impl Book {
         }
         for (key, change) in &delta.selections {
             self.selections.entry(*key).or_insert_with(|| Selection::joining(stamp)).apply(change, stamp);
+        }
+    }
+
+    /// Applies the difference between two states that are `from` and `to` apart in the log. What came and went between
+    /// them is in no stamp, so a client that stands inside that step (it followed elsewhere) can't be served a delta.
+    pub fn leap(&mut self, delta: &Delta, from: u64, to: u64) {
+        self.apply(delta, to);
+        if to > from + 1 {
+            self.floor = self.floor.max(self.leap.1);
+            self.leap = (from, to);
         }
     }
 
@@ -224,7 +236,7 @@ impl Book {
     /// What changed after `base`, as `view` shows it.
     #[must_use]
     pub fn since(&self, base: u64, view: View) -> Since {
-        if base < self.floor {
+        if base < self.floor || (self.leap.0 < base && base < self.leap.1) {
             return Since::Snapshot;
         }
         let mut delta = Delta::default();
@@ -266,6 +278,7 @@ impl Book {
     pub fn restamp(&mut self, stamp: u64) {
         self.removed.clear();
         self.floor = stamp;
+        self.leap = (0, 0);
         self.fields.restamp(stamp);
         for selection in self.selections.values_mut() {
             selection.joined = stamp;
@@ -321,4 +334,36 @@ pub struct Market {
     pub at: Position,
     /// The last stop that named the market; [`Position::ZERO`] where none did.
     pub stop: Position,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_a_leap_only_a_snapshot_serves() {
+        let key = SelectionKey { id: 1, handicap: 0 };
+        let with = |size| {
+            let mut delta = Delta::default();
+            delta.selection_mut(key).ladder_mut(Side::Back).set(100, size);
+            delta
+        };
+        let mut book = Book::default();
+        book.apply(&with(5), 10);
+        // At 12 the level went, at 18 it was back as before: the difference of 10 and 20 does not show it.
+        let mut later = book.clone();
+        later.apply(&with(0), 12);
+        later.apply(&with(5), 18);
+        let delta = book.diff(&later);
+        book.leap(&delta, 10, 20);
+        assert_eq!(book.since(15, View::All), Since::Snapshot);
+        assert_eq!(book.since(10, View::All), Since::Delta(Delta::default()));
+        assert_eq!(book.since(20, View::All), Since::Delta(Delta::default()));
+        // A second leap raises the floor to the end of the first.
+        book.leap(&Delta::default(), 25, 30);
+        assert_eq!(book.since(15, View::All), Since::Snapshot);
+        assert_eq!(book.since(10, View::All), Since::Snapshot);
+        assert_eq!(book.since(20, View::All), Since::Delta(Delta::default()));
+        assert_eq!(book.since(27, View::All), Since::Snapshot);
+    }
 }

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::book::{Book, Selection, SelectionKey};
 use super::delta::{Delta, LadderDelta, SelectionDelta};
 use super::ladder::{Ladder, Side};
+use crate::guard::{Guard, on};
 
 /// A projection of a book: so many best levels of back and lay without the traded ladder, or everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,7 +78,7 @@ impl View {
         if best_is_high {
             levels.reverse();
         }
-        LadderDelta { replace: true, levels }
+        LadderDelta { replace: on(Guard::ViewDeletes), levels }
     }
 
     /// The book as this view shows it.
@@ -146,7 +147,8 @@ impl ViewTracker {
                 let old = &mut self.shown.entry(*key).or_default()[side as usize];
                 let levels = step.ladder_mut(side);
                 for (price, _) in old.iter() {
-                    if !new.iter().any(|l| l.0 == *price) {
+                    let gone = on(Guard::ViewDeletes) || selection.ladder(side).size(*price) == 0;
+                    if gone && !new.iter().any(|l| l.0 == *price) {
                         levels.set(*price, 0);
                     }
                 }

@@ -1,0 +1,121 @@
+//! The simulation: the whole chain over the real code, in virtual time, from one seed.
+//!
+//! sources → two ingests (real `Sequencer`s) → a fake log → gateways (real `Hub` and `Core`s) → sockets that cut bytes
+//! anywhere → clients (real `ClientMarket`s), with every fault that the feed must survive, and the invariants of
+//! ARCHITECTURE.md as oracles.
+//!
+//! * `TICTAC_SEEDS=50000 cargo test -p tictac-gateway --test simulation` runs more seeds,
+//! * `TICTAC_SEED=42 …` runs one and tells of it.
+//!
+//! A seed that fails prints itself; once its bug is fixed it goes into `seeds.txt`, which is always run again.
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no callers outside")]
+
+mod agreement;
+mod client;
+mod coverage;
+mod dice;
+mod fake_redis;
+mod frames;
+mod gateway;
+mod history;
+mod ingest;
+mod source;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use coverage::Coverage;
+use history::Violation;
+use tictac_proto::guard::{Guard, only_without};
+use world::World;
+
+const COMMAND: &str = "cargo test -p tictac-gateway --test simulation -- --nocapture ten_thousand_seeds";
+
+fn run(seed: u64) -> Result<Coverage, Violation> {
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed).run()));
+    ran.unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        let what = what.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(Violation::new("panic", what.unwrap_or_default()))
+    })
+}
+
+/// What a campaign found.
+#[derive(Default)]
+struct Found {
+    cover: Coverage,
+    failures: Vec<(u64, Violation)>,
+}
+
+impl Found {
+    fn by_oracle(&self) -> BTreeMap<&'static str, usize> {
+        let mut by_oracle = BTreeMap::new();
+        for (_, violation) in &self.failures {
+            *by_oracle.entry(violation.oracle).or_default() += 1;
+        }
+        by_oracle
+    }
+}
+
+/// Runs seeds on two threads, with one guard taken away or with all of them.
+fn campaign(seeds: &[u64], without: Option<Guard>) -> Found {
+    let halves = seeds.chunks(seeds.len().div_ceil(2).max(1));
+    let mut all = Found::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = halves
+            .map(|half| {
+                scope.spawn(move || {
+                    only_without(without);
+                    let mut found = Found::default();
+                    for seed in half {
+                        match run(*seed) {
+                            Ok(cover) => found.cover.add(&cover),
+                            Err(violation) => found.failures.push((*seed, violation)),
+                        }
+                    }
+                    found
+                })
+            })
+            .collect();
+        for thread in threads {
+            let found = thread.join().expect("a run's panics are caught");
+            all.cover.add(&found.cover);
+            all.failures.extend(found.failures);
+        }
+    });
+    all
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
+}
+
+fn kept_seeds() -> Vec<u64> {
+    let lines = include_str!("seeds.txt").lines();
+    let numbers = lines.map(|l| l.split('#').next().unwrap_or("").trim()).filter(|l| !l.is_empty());
+    numbers.map(|l| l.parse().expect("seeds.txt holds a number a line")).collect()
+}
+
+#[test]
+fn ten_thousand_seeds() {
+    if let Some(seed) = number("TICTAC_SEED") {
+        if let Err(violation) = run(seed) {
+            panic!("seed {seed} breaks {}: {}", violation.oracle, violation.what);
+        }
+        return;
+    }
+    let count = number("TICTAC_SEEDS").unwrap_or(10_000);
+    let mut seeds = kept_seeds();
+    seeds.extend(0..count);
+    let begun = Instant::now();
+    let found = campaign(&seeds, None);
+    println!("{} seeds of {} updates in {:.1?}", seeds.len(), world::UPDATES, begun.elapsed());
+    println!("{}", found.cover.table());
+    for (seed, violation) in found.failures.iter().take(10) {
+        println!("TICTAC_SEED={seed} {COMMAND}\n    breaks {}: {}", violation.oracle, violation.what);
+    }
+    assert!(found.failures.is_empty(), "{} seeds fail: {:?}", found.failures.len(), found.by_oracle());
+}
