@@ -27,6 +27,10 @@ pub struct Batch {
     pub snapshots: Vec<(MarketId, Bytes)>,
     /// Markets whose snapshots are deleted.
     pub gone: Vec<MarketId>,
+    /// Every change at or below this is held by a stored snapshot, those of this batch included: the log may forget it.
+    pub covered: Position,
+    /// Where the log stood a while ago (60 s): what is above it is kept for readers as long as there is room.
+    pub aged: Position,
 }
 
 /// Who writes: unique among running ingests.
@@ -49,6 +53,8 @@ pub struct Acquired {
     pub markets: Vec<Stored>,
     /// Snapshots that could not be read, with the reason.
     pub unreadable: Vec<(MarketId, String)>,
+    /// Every change at or below this is held by a stored snapshot: where [`Batch::covered`] starts from.
+    pub covered: Position,
 }
 
 /// Why nothing was written.
