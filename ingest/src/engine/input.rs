@@ -2,7 +2,6 @@
 //! they are imaged again.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use tictac_proto::model::MarketId;
 use tictac_proto::wire::FeedState;

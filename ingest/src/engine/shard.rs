@@ -3,7 +3,7 @@
 //! Each changed market is stored at the latest every few seconds, oldest change first, so that `covered` (up to where
 //! snapshots hold every change) follows the log's head closely and the log may forget what is below it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -50,7 +50,7 @@ pub(super) struct Shard {
     /// When each dirty market became so, oldest first; entries that `dirty` does not confirm are over.
     queue: VecDeque<(i64, u64, MarketId)>,
     /// Markets that are stored with the batch that holds their last change.
-    urgent: Vec<MarketId>,
+    urgent: BTreeSet<MarketId>,
     ready: Vec<Ready>,
     /// Snapshots to be deleted with the batch that reaches this number.
     gone: Vec<(u64, MarketId)>,
@@ -71,7 +71,7 @@ impl Shard {
             in_flight: None,
             dirty: HashMap::default(),
             queue: VecDeque::new(),
-            urgent: Vec::new(),
+            urgent: BTreeSet::new(),
             ready: Vec::new(),
             gone: Vec::new(),
             gone_unowned: HashSet::default(),
@@ -144,8 +144,8 @@ impl Shard {
             self.dirty.insert(market.clone(), seq);
             self.queue.push_back((now, seq, market.clone()));
         }
-        if urgent && !self.urgent.contains(market) {
-            self.urgent.push(market.clone());
+        if urgent {
+            self.urgent.insert(market.clone());
         }
     }
 
@@ -165,7 +165,7 @@ impl Shard {
             if let What::Image { market, .. } = &entry.what {
                 self.dirty.insert(market.clone(), first);
                 self.queue.push_back((now, first, market.clone()));
-                self.urgent.push(market.clone());
+                self.urgent.insert(market.clone());
             }
         }
         self.gone.extend(orphans.into_iter().map(|market| (0, market)));
@@ -199,8 +199,7 @@ impl Shard {
         if self.pending.is_empty() && !aged && self.gone.is_empty() && self.ready.is_empty() {
             return None;
         }
-        let mut batch =
-            Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
+        let mut batch = Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
         let mut bytes = 0;
         while batch.entries.len() < MAX_ENTRIES && bytes < MAX_BYTES {
             let Some(mut entry) = self.pending.pop_front() else { break };
@@ -228,7 +227,8 @@ impl Shard {
         while self.marks.get(1).is_some_and(|m| now - m.0 >= settings.keep_log) {
             self.marks.pop_front();
         }
-        batch.aged = self.marks.front().filter(|m| now - m.0 >= settings.keep_log).map_or(Position::ZERO, |m| m.1);
+        batch.aged =
+            self.marks.front().filter(|m| now - m.0 >= settings.keep_log).map_or(Position::ZERO, |m| m.1);
         self.in_flight = Some(head);
         Some(batch)
     }
@@ -237,17 +237,21 @@ impl Shard {
     fn store(&mut self, last: u64, mut bytes: usize, now: i64, settings: &EngineSettings, batch: &mut Batch) {
         let (reached, ahead) = std::mem::take(&mut self.ready).into_iter().partition(|r| r.seq <= last);
         self.ready = ahead;
+        // One that changes again is dirty again: its older snapshot helps nobody who gets the newer one.
         batch.snapshots.extend(reached.into_iter().map(|r: Ready| (r.market, r.bytes)));
+        let early = batch.snapshots.len();
         for market in std::mem::take(&mut self.urgent) {
-            let Some(at) = self.sequencer.position(&market).filter(|_| self.dirty.contains_key(&market)) else {
+            let (Some(at), Some(first)) =
+                (self.sequencer.position(&market), self.dirty.get(&market).copied())
+            else {
                 continue;
             };
             if at.seq > last || bytes >= MAX_BYTES * 2 {
-                self.urgent.push(market);
+                self.urgent.insert(market);
                 continue;
             }
             self.dirty.remove(&market);
-            bytes += self.snapshot(market, last, 0, batch);
+            bytes += self.snapshot(market, last, first, batch);
         }
         let full = last.saturating_sub(self.covered.seq) > settings.log_capacity / 2;
         while let Some((since, first, market)) = self.queue.front() {
@@ -263,16 +267,26 @@ impl Shard {
             bytes += self.snapshot(market, last, first, batch);
         }
         self.urgent.retain(|m| self.dirty.contains_key(m));
+        let newer: HashSet<MarketId> = if early == 0 {
+            HashSet::new()
+        } else {
+            batch.snapshots[early..].iter().map(|s| s.0.clone()).collect()
+        };
+        let mut i = 0;
+        batch.snapshots.retain(|s| {
+            i += 1;
+            i > early || !newer.contains(&s.0)
+        });
     }
 
     fn snapshot(&mut self, market: MarketId, last: u64, first: u64, batch: &mut Batch) -> usize {
-        let (Some(at), Some(bytes)) = (self.sequencer.position(&market), self.sequencer.stored(&market)) else {
+        let (Some(at), Some(bytes)) = (self.sequencer.position(&market), self.sequencer.stored(&market))
+        else {
             return 0;
         };
         let bytes = Bytes::from(bytes);
         let size = bytes.len();
         if at.seq <= last {
-            batch.snapshots.retain(|s| s.0 != market);
             batch.snapshots.push((market, bytes));
         } else {
             self.ready.retain(|r| r.market != market);
