@@ -7,4 +7,5 @@ pub mod log;
 pub mod native;
 pub mod node;
 pub mod problem;
+pub mod simulator;
 pub mod update;
