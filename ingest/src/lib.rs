@@ -8,4 +8,6 @@ pub mod native;
 pub mod node;
 pub mod problem;
 pub mod simulator;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod update;

@@ -14,6 +14,25 @@ use tictac_proto::log::{Entry, Stored};
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
 
+mod connection;
+mod keys;
+mod live;
+mod memory;
+mod outbox;
+mod reader;
+mod recovery;
+mod redis;
+mod redis_live;
+mod redis_reader;
+mod writer;
+
+pub use connection::RedisSettings;
+pub use live::LiveHandle;
+pub use memory::{MemoryLog, MemorySettings};
+pub use reader::LogReader;
+pub use redis::RedisLog;
+pub use writer::LogWriter;
+
 /// What is written to a shard at once.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -31,6 +50,28 @@ pub struct Batch {
     pub covered: Position,
     /// Where the log stood a while ago (60 s): what is above it is kept for readers as long as there is room.
     pub aged: Position,
+}
+
+impl Batch {
+    /// Number of the last entry; the one before the first where there are none.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        (self.first + self.entries.len() as u64).saturating_sub(1)
+    }
+
+    /// Up to where the log forgets by age; by room it forgets more, but never what is not covered (`check_room`).
+    fn forget(&self) -> Position {
+        self.covered.min(self.aged)
+    }
+
+    /// Refuses what would make the log forget changes that no snapshot holds.
+    fn check_room(&self, shard: u16, capacity: u64) -> Result<(), LogError> {
+        let uncovered = self.last().saturating_sub(self.covered.seq);
+        if uncovered > capacity {
+            return Err(LogError::Full { shard, uncovered, covered: self.covered, capacity });
+        }
+        Ok(())
+    }
 }
 
 /// Who writes: unique among running ingests.
@@ -71,6 +112,21 @@ pub enum LogError {
         stored: Position,
         /// Who owns it now.
         owner: Option<String>,
+    },
+    /// The log would have to forget changes that no snapshot holds.
+    #[error(
+        "shard {shard}'s log is full: {uncovered} changes after {covered} are in no snapshot, {capacity} fit; store \
+         snapshots of the markets they belong to and raise `covered`"
+    )]
+    Full {
+        /// The shard.
+        shard: u16,
+        /// How many changes no snapshot holds, with those that were to be written.
+        uncovered: u64,
+        /// Up to where snapshots hold every change.
+        covered: Position,
+        /// How many may be uncovered.
+        capacity: u64,
     },
     /// The log can't be reached; nothing is known of what was written.
     #[error("the log can't be reached: {0}; trying again")]
@@ -120,7 +176,8 @@ pub enum LiveEvent {
         /// The message.
         bytes: Bytes,
     },
-    /// The connection broke; every shard's subscription with it. It is being made anew, without end.
+    /// The connection broke, and every shard's subscription with it, or could not be made. It is being made anew,
+    /// without end; told once for each outage.
     Lost {
         /// Why.
         reason: String,

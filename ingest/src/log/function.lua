@@ -1,0 +1,145 @@
+#!lua name=tictac_1
+-- The write side of a shard's log. Whoever changes what a function does raises the version in the library's and the
+-- functions' names, so that programs of both versions can run side by side.
+--
+-- KEYS, for all: 1 owner's lease, 2 epoch, 3 number of the last entry, 4 log, 5 ids of the markets with a snapshot;
+-- for append then one key for each snapshot, then one for each market that is gone.
+-- All keys of a shard share a hash tag, and so a slot.
+--
+-- Every answer is {done, epoch, number, owner}: done is '1', or '0' where nothing was written; the rest is what is
+-- stored, '' where there is nothing.
+--
+-- A function does not roll back: every check comes before the first write, and XADD, the one write that Redis itself
+-- can still refuse (an id at or below the top), is the first.
+--
+-- Numbers are doubles here, exact below 2^53, which is the bound of all of ours. They are written with %.0f, because
+-- tostring turns to 1e+15 notation long before.
+
+local LIMIT = 9007199254740992
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function answer(done, keys)
+  local stored = redis.call('MGET', keys[2], keys[3], keys[1])
+  return { done, stored[1] or '', stored[2] or '', stored[3] or '' }
+end
+
+-- Whether epoch and owner are the stored ones. A lease that ran out is nobody's.
+local function is_owner(keys, epoch, owner)
+  return redis.call('GET', keys[2]) == epoch and redis.call('GET', keys[1]) == owner
+end
+
+-- The stream's last id as two numbers; zeros where it is empty.
+local function top(log)
+  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if not last then
+    return 0, 0
+  end
+  local epoch, number = string.match(last[1], '^(%d+)-(%d+)$')
+  return tonumber(epoch), tonumber(number)
+end
+
+-- ARGV: owner, clock (Unix ms), slot, lease (ms), highest epoch ever seen.
+-- The next epoch is above the stored one, the log's, the seen one and the clock's own lane: a Redis that lost its
+-- memory does not bring an old one back. The number goes on from what is remembered, be it only by the log.
+local function acquire(keys, args)
+  local owner, now, slot, lease, seen = args[1], tonumber(args[2]), tonumber(args[3]), args[4], tonumber(args[5])
+  local holder = redis.call('GET', keys[1])
+  if holder and holder ~= owner then
+    return answer('0', keys)
+  end
+  local epoch = tonumber(redis.call('GET', keys[2]) or '0')
+  local number = tonumber(redis.call('GET', keys[3]) or '0')
+  if not (epoch and number and now and slot and seen) then
+    return redis.error_reply('TICTAC epoch, number, clock, slot or seen epoch is no number: look at ' .. keys[2] .. ' and ' .. keys[3])
+  end
+  local log_epoch, log_number = top(keys[4])
+  epoch = math.max(epoch, log_epoch, seen, now * 1024)
+  number = math.max(number, log_number)
+  epoch = (math.floor(epoch / 1024) + 1) * 1024 + slot
+  if epoch >= LIMIT then
+    return redis.error_reply('TICTAC epoch ' .. text(epoch) .. ' reaches 2^53: set the clocks right and delete ' .. keys[2])
+  end
+  redis.call('SET', keys[2], text(epoch))
+  redis.call('SET', keys[3], text(number))
+  redis.call('SET', keys[1], owner, 'PX', lease)
+  return { '1', text(epoch), text(number), owner }
+end
+
+-- ARGV: epoch, owner, lease (ms).
+local function renew(keys, args)
+  if not is_owner(keys, args[1], args[2]) then
+    return answer('0', keys)
+  end
+  redis.call('PEXPIRE', keys[1], args[3])
+  return { '1', args[1], redis.call('GET', keys[3]) or '', args[2] }
+end
+
+-- ARGV: owner.
+local function release(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then
+    return answer('0', keys)
+  end
+  redis.call('DEL', keys[1])
+  return answer('1', keys)
+end
+
+-- ARGV: epoch, owner, number of the first entry, channel, lowest id to keep ('' to keep all), most entries to keep,
+-- how many entries, snapshots, gone; then the entries; then market and bytes of each snapshot; then each gone market.
+local function append(keys, args)
+  local epoch, owner, first, channel, keep, most = args[1], args[2], args[3], args[4], args[5], args[6]
+  local entries, snapshots, gone = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
+  if not is_owner(keys, epoch, owner) then
+    return answer('0', keys)
+  end
+  local stored = tonumber(redis.call('GET', keys[3]) or '')
+  local number = tonumber(first)
+  if not stored or stored + 1 ~= number or number + entries >= LIMIT then
+    return answer('0', keys)
+  end
+
+  local at = 9
+  for i = 1, entries do
+    redis.call('XADD', keys[4], epoch .. '-' .. text(stored + i), 'e', args[at + i])
+  end
+  at = at + entries
+  for i = 1, snapshots do
+    redis.call('SET', keys[5 + i], args[at + 2 * i])
+    redis.call('SADD', keys[5], args[at + 2 * i - 1])
+  end
+  at = at + 2 * snapshots
+  for i = 1, gone do
+    redis.call('DEL', keys[5 + snapshots + i])
+    redis.call('SREM', keys[5], args[at + i])
+  end
+  local last = text(stored + entries)
+  redis.call('SET', keys[3], last)
+  -- Never by time: ids are no times. '~' drops whole nodes of the stream only: cheap, and it keeps rather more.
+  if keep ~= '' then
+    redis.call('XTRIM', keys[4], 'MINID', '~', keep)
+  end
+  redis.call('XTRIM', keys[4], 'MAXLEN', '~', most)
+  -- A Redis Cluster will need SPUBLISH here; everything else is slot-safe already.
+  for i = 1, entries do
+    redis.call('PUBLISH', channel, args[9 + i])
+  end
+  return { '1', epoch, last, owner }
+end
+
+-- ARGV: epoch, owner, number of the last entry, channel, message, lease (ms).
+local function alive(keys, args)
+  if not is_owner(keys, args[1], args[2]) or redis.call('GET', keys[3]) ~= args[3] then
+    return answer('0', keys)
+  end
+  redis.call('PEXPIRE', keys[1], args[6])
+  redis.call('PUBLISH', args[4], args[5])
+  return { '1', args[1], args[3], args[2] }
+end
+
+redis.register_function('tictac_acquire_1', acquire)
+redis.register_function('tictac_renew_1', renew)
+redis.register_function('tictac_release_1', release)
+redis.register_function('tictac_append_1', append)
+redis.register_function('tictac_alive_1', alive)

@@ -1,0 +1,287 @@
+//! The log inside this process: for the gateway's embedded mode and for tests. One lock, never held over decoding;
+//! followers are served under it, so that they see a shard's entries in order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tictac_proto::log::Alive;
+use tictac_proto::model::MarketId;
+use tictac_proto::position::{Position, next_epoch};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::outbox::Outbox;
+use super::recovery::{self, Holdings, RawEntry};
+use super::{Acquired, Batch, LiveEvent, LogError, Owner, Snapshots, Tail};
+
+/// Bounds of each shard's log.
+#[derive(Debug, Clone, Copy)]
+pub struct MemorySettings {
+    /// Most entries.
+    pub entries: usize,
+    /// Most bytes of entries.
+    pub bytes: usize,
+    /// How long a lease lives without a sign of life.
+    pub lease: Duration,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self { entries: 4096, bytes: 16 << 20, lease: Duration::from_secs(3) }
+    }
+}
+
+/// A log inside this process. Clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryLog {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    settings: MemorySettings,
+    shards: Mutex<HashMap<u16, Shard>>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    at: Position,
+    lease: Option<Lease>,
+    log: VecDeque<RawEntry>,
+    /// Of the log's entries.
+    bytes: usize,
+    snapshots: BTreeMap<MarketId, Bytes>,
+    followers: Vec<Outbox>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    owner: String,
+    until: Instant,
+}
+
+impl Shard {
+    /// Whose lease is alive.
+    fn owner(&self) -> Option<&str> {
+        self.lease.as_ref().filter(|lease| Instant::now() < lease.until).map(|lease| lease.owner.as_str())
+    }
+
+    fn fenced(&self, shard: u16) -> LogError {
+        LogError::Fenced { shard, stored: self.at, owner: self.owner().map(Into::into) }
+    }
+
+    fn check(&self, shard: u16, owner: &Owner, at: Position) -> Result<(), LogError> {
+        if self.owner() == Some(owner.id.as_str()) && self.at == at {
+            Ok(())
+        } else {
+            Err(self.fenced(shard))
+        }
+    }
+
+    fn publish(&self, shard: u16, bytes: &Bytes) {
+        for follower in &self.followers {
+            follower.message(shard, bytes.clone());
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(first) = self.log.pop_front() {
+            self.bytes -= first.bytes.len();
+        }
+    }
+
+    fn after(&self, after: Position) -> Vec<RawEntry> {
+        let from = self.log.partition_point(|entry| entry.at < after);
+        self.log.range(from..).cloned().collect()
+    }
+
+    fn holdings(&self) -> Holdings {
+        Holdings {
+            head: self.at,
+            snapshots: self
+                .snapshots
+                .iter()
+                .map(|(market, bytes)| (market.clone(), Some(bytes.clone())))
+                .collect(),
+            log: self.log.iter().cloned().collect(),
+        }
+    }
+}
+
+impl Default for MemoryLog {
+    fn default() -> Self {
+        Self::new(MemorySettings::default())
+    }
+}
+
+impl MemoryLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new(settings: MemorySettings) -> Self {
+        Self { shared: Arc::new(Shared { settings, shards: Mutex::default() }) }
+    }
+
+    fn shards(&self) -> MutexGuard<'_, HashMap<u16, Shard>> {
+        self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loses everything but its followers, as a Redis without persistence does when it starts anew.
+    #[cfg(feature = "testing")]
+    pub fn forget(&self) {
+        for shard in self.shards().values_mut() {
+            *shard = Shard { followers: std::mem::take(&mut shard.followers), ..Shard::default() };
+        }
+    }
+
+    pub(super) fn acquire(
+        &self,
+        shard: u16,
+        owner: &Owner,
+        seen_epoch: u64,
+        now_ms: u64,
+    ) -> Result<Acquired, LogError> {
+        let (at, holdings) = {
+            let mut shards = self.shards();
+            let state = shards.entry(shard).or_default();
+            if state.owner().is_some_and(|holder| holder != owner.id) {
+                return Err(state.fenced(shard));
+            }
+            let holdings = state.holdings();
+            state.at.epoch = next_epoch(state.at.epoch, seen_epoch, now_ms, owner.slot);
+            state.lease =
+                Some(Lease { owner: owner.id.clone(), until: Instant::now() + self.shared.settings.lease });
+            (state.at, holdings)
+        };
+        let recovered = holdings.recover();
+        Ok(Acquired {
+            epoch: at.epoch,
+            n: at.seq,
+            markets: recovered.markets,
+            unreadable: recovered.unreadable,
+            covered: recovered.covered,
+        })
+    }
+
+    pub(super) fn append(&self, shard: u16, owner: &Owner, batch: &Batch) -> Result<(), LogError> {
+        let settings = self.shared.settings;
+        let mut shards = self.shards();
+        let state = shards.entry(shard).or_default();
+        state.check(shard, owner, Position::new(batch.epoch, batch.first.wrapping_sub(1)))?;
+        batch.check_room(shard, settings.entries as u64)?;
+        let added: usize = batch.entries.iter().map(Bytes::len).sum();
+        if state.bytes + added > settings.bytes {
+            let kept: Vec<usize> =
+                state.log.iter().filter(|e| e.at > batch.covered).map(|e| e.bytes.len()).collect();
+            if kept.iter().sum::<usize>() + added > settings.bytes {
+                return Err(LogError::Full {
+                    shard,
+                    uncovered: (kept.len() + batch.entries.len()) as u64,
+                    covered: batch.covered,
+                    capacity: settings.entries as u64,
+                });
+            }
+        }
+
+        for (i, bytes) in batch.entries.iter().enumerate() {
+            let at = Position::new(batch.epoch, batch.first + i as u64);
+            state.log.push_back(RawEntry { at, bytes: bytes.clone() });
+        }
+        state.bytes += added;
+        for (market, bytes) in &batch.snapshots {
+            state.snapshots.insert(market.clone(), bytes.clone());
+        }
+        for market in &batch.gone {
+            state.snapshots.remove(market);
+        }
+        state.at.seq = batch.last();
+        while let Some(first) = state.log.front() {
+            let crowded = state.log.len() > settings.entries || state.bytes > settings.bytes;
+            if first.at > batch.covered || (first.at > batch.forget() && !crowded) {
+                break;
+            }
+            state.forget_first();
+        }
+        for bytes in &batch.entries {
+            state.publish(shard, bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn alive(&self, shard: u16, owner: &Owner, alive: &Alive) -> Result<(), LogError> {
+        let mut shards = self.shards();
+        let state = shards.entry(shard).or_default();
+        state.check(shard, owner, alive.at)?;
+        if let Some(lease) = &mut state.lease {
+            lease.until = Instant::now() + self.shared.settings.lease;
+        }
+        state.publish(shard, &alive.encode().into());
+        Ok(())
+    }
+
+    pub(super) fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
+        let mut shards = self.shards();
+        let state = shards.entry(shard).or_default();
+        if state.owner() != Some(owner.id.as_str()) {
+            return Err(state.fenced(shard));
+        }
+        state.lease = None;
+        Ok(())
+    }
+
+    pub(super) fn tail(&self, shard: u16, after: Position) -> Result<Tail, LogError> {
+        let (head, log) = match self.shards().get(&shard) {
+            Some(state) => (state.at, state.after(after)),
+            None => Default::default(),
+        };
+        recovery::tail(after, head, log)
+    }
+
+    pub(super) fn snapshots(&self, shard: u16) -> Result<Snapshots, LogError> {
+        let holdings = self.shards().get(&shard).map(Shard::holdings).unwrap_or_default();
+        holdings.into_snapshots()
+    }
+
+    pub(super) fn live(&self, capacity: usize) -> (MemoryFollower, mpsc::Receiver<LiveEvent>) {
+        let (outbox, receiver) = Outbox::new(capacity);
+        (MemoryFollower { log: self.clone(), outbox }, receiver)
+    }
+}
+
+/// One follower of the in-process log.
+#[derive(Debug)]
+pub(super) struct MemoryFollower {
+    log: MemoryLog,
+    outbox: Outbox,
+}
+
+impl MemoryFollower {
+    pub(super) fn follow(&self, shard: u16) {
+        let mut shards = self.log.shards();
+        let followers = &mut shards.entry(shard).or_default().followers;
+        if !followers.iter().any(|follower| follower.is_same(&self.outbox)) {
+            followers.push(self.outbox.clone());
+        }
+        self.outbox.confirmed(shard);
+    }
+
+    pub(super) fn unfollow(&self, shard: u16) {
+        if let Some(state) = self.log.shards().get_mut(&shard) {
+            state.followers.retain(|follower| !follower.is_same(&self.outbox));
+        }
+        self.outbox.forget(shard);
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.outbox.dropped()
+    }
+}
+
+impl Drop for MemoryFollower {
+    fn drop(&mut self) {
+        for state in self.log.shards().values_mut() {
+            state.followers.retain(|follower| !follower.is_same(&self.outbox));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The writer's side of the contract, over either implementation.
+
+use tictac_proto::log::Alive;
+
+use super::{Acquired, Batch, LogError, MemoryLog, Owner, RedisLog};
+
+/// Where an ingest writes. Cheap to clone; clones share the connection, and their calls are pipelined over it.
+#[derive(Debug, Clone)]
+pub enum LogWriter {
+    /// Inside this process.
+    Memory(MemoryLog),
+    /// In Redis.
+    Redis(RedisLog),
+}
+
+impl LogWriter {
+    /// Takes a shard over under a new epoch, and reads all that the log holds. The lease runs from now and is renewed
+    /// by [`alive`](Self::alive).
+    ///
+    /// `seen_epoch` is the highest epoch of the shard that this owner ever saw, `now_ms` its clock in Unix ms.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] while another owner's lease is alive; [`LogError::Unavailable`] where the log can't be
+    /// reached; [`LogError::Unexpected`] where what is stored is no log.
+    pub async fn acquire(
+        &self,
+        shard: u16,
+        owner: &Owner,
+        seen_epoch: u64,
+        now_ms: u64,
+    ) -> Result<Acquired, LogError> {
+        match self {
+            Self::Memory(log) => log.acquire(shard, owner, seen_epoch, now_ms),
+            Self::Redis(log) => log.acquire(shard, owner, seen_epoch, now_ms).await,
+        }
+    }
+
+    /// Writes a batch: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] where epoch, owner or number are not the stored ones, [`LogError::Full`] where the log would
+    /// have to forget what no snapshot holds: nothing is written. [`LogError::Unavailable`]: nothing is known; take
+    /// the shard over again to find out.
+    pub async fn append(&self, shard: u16, owner: &Owner, batch: Batch) -> Result<(), LogError> {
+        match self {
+            Self::Memory(log) => log.append(shard, owner, &batch),
+            Self::Redis(log) => log.append(shard, owner, &batch).await,
+        }
+    }
+
+    /// Says how far the log has come, and renews the lease.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); the position must be exactly the stored one.
+    pub async fn alive(&self, shard: u16, owner: &Owner, alive: Alive) -> Result<(), LogError> {
+        match self {
+            Self::Memory(log) => log.alive(shard, owner, &alive),
+            Self::Redis(log) => log.alive(shard, owner, &alive).await,
+        }
+    }
+
+    /// Gives a shard up, so that another owner need not wait for the lease to run out.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`] where it is owned by somebody else or nobody, [`LogError::Unavailable`].
+    pub async fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
+        match self {
+            Self::Memory(log) => log.release(shard, owner),
+            Self::Redis(log) => log.release(shard, owner).await,
+        }
+    }
+}
+
+impl From<MemoryLog> for LogWriter {
+    fn from(log: MemoryLog) -> Self {
+        Self::Memory(log)
+    }
+}
+
+impl From<RedisLog> for LogWriter {
+    fn from(log: RedisLog) -> Self {
+        Self::Redis(log)
+    }
+}

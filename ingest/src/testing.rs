@@ -1,0 +1,145 @@
+//! For tests, here and in crates that build on this one: a real Redis server of their own.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// A Redis server on a free loopback port and a Unix socket, without persistence, in a directory of its own. Ends when
+/// dropped.
+#[derive(Debug)]
+pub struct RedisServer {
+    directory: TempDir,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Errors
+    /// Where there is no `redis-server`, with how to get it, or where it does not answer.
+    pub fn start() -> Result<Self, String> {
+        // Between finding a port free and the server's taking it, somebody else may: then the server ends at once.
+        let mut why = String::new();
+        for _ in 0..5 {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .and_then(|listener| listener.local_addr())
+                .map_err(|error| format!("no free loopback port: {error}"))?
+                .port();
+            let directory =
+                tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+            let mut server = Self { directory, port, process: None };
+            match server.restart() {
+                Ok(()) => return Ok(server),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    /// Starts the server again on the same port, with nothing in its memory.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+            .arg(self.port.to_string())
+            .arg("--unixsocket")
+            .arg(self.socket())
+            .arg("--dir")
+            .arg(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| {
+                format!(
+                    "redis-server can't be started ({error}): install it with `apt-get install redis-server`"
+                )
+            })?;
+        let process = self.process.insert(process);
+        let begun = Instant::now();
+        loop {
+            if answers(self.port) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = process.try_wait() {
+                return Err(format!("redis-server on port {} ended with {status}", self.port));
+            }
+            if begun.elapsed() > START_WITHIN {
+                return Err(format!(
+                    "redis-server on port {} gave no answer within {START_WITHIN:?}",
+                    self.port
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills the server.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Both fail only for a process that has ended already.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its address by Unix socket.
+    #[must_use]
+    pub fn socket_url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    /// Runs a command over a connection of its own.
+    ///
+    /// # Errors
+    /// What the server or the connection says.
+    pub fn command(&self, parts: &[&[u8]]) -> Result<redis::Value, String> {
+        let run = || {
+            let mut connection = redis::Client::open(self.url())?.get_connection()?;
+            let mut command = redis::Cmd::new();
+            for part in parts {
+                command.arg(*part);
+            }
+            command.query(&mut connection)
+        };
+        run().map_err(|error: redis::RedisError| error.to_string())
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn answers(port: u16) -> bool {
+    let ping = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"+PONG")
+    };
+    ping().unwrap_or(false)
+}
