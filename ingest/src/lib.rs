@@ -10,4 +10,7 @@ pub mod problem;
 pub mod simulator;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod mcm;
+pub mod problem;
+pub mod recording;
 pub mod update;
