@@ -7,6 +7,17 @@ pub mod mcm;
 pub mod native;
 pub mod node;
 pub mod problem;
+pub mod engine;
+pub mod envelope;
+pub mod log;
+pub mod native;
+pub mod node;
+pub mod problem;
+pub mod simulator;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod mcm;
+pub mod problem;
 pub mod recording;
 #[cfg(feature = "testing")]
 pub mod testing;
