@@ -1,7 +1,6 @@
 //! Recorded streams, line by line, against the books that an independent client computed from the same files. Recordings
 //! are not part of the project: `TICTAC_RECORDINGS` names a directory of `<name>.mcm.bz2` with `<name>.books.json`.
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

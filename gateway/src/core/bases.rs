@@ -119,7 +119,8 @@ impl Core {
             // A lower base than its own may have served: the client does not go back.
             let at = waiter.from.filter(|f| f.epoch == at.epoch).map_or(*at, |f| f.max(*at));
             if let Some((id, conflate)) = self.bases.oks.remove(&(*run, waiter.session, waiter.subscription))
-                && let Some(ok) = subscribed(id, &local.key, (&local.source, local.shard), conflate, &based, at)
+                && let Some(ok) =
+                    subscribed(id, &local.key, (&local.source, local.shard), conflate, &based, at)
             {
                 self.tell(waiter.session, "ok", &ok);
             }

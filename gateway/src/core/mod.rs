@@ -578,8 +578,7 @@ fn subscribed(
     based: &ToCore,
     at: Position,
 ) -> Option<Down> {
-    let (Subject::Market(market, view), ToCore::Based { how, stop, feed, .. }) = (&key.subject, based)
-    else {
+    let (Subject::Market(market, view), ToCore::Based { how, stop, feed, .. }) = (&key.subject, based) else {
         return None;
     };
     Some(Down::Ok(Subscribed {

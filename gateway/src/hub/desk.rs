@@ -242,13 +242,13 @@ impl Hub {
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(&id)) else { return };
         let since = match from {
             // A position by shard is ahead of markets that have been quiet since: nothing is missing.
-            Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => Some(Delta::default()),
-            Some(from) if from.epoch == market.at.epoch => {
-                match market.book.since(from.seq, view) {
-                    Since::Delta(delta) => Some(delta),
-                    Since::Snapshot => None,
-                }
+            Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => {
+                Some(Delta::default())
             }
+            Some(from) if from.epoch == market.at.epoch => match market.book.since(from.seq, view) {
+                Since::Delta(delta) => Some(delta),
+                Since::Snapshot => None,
+            },
             _ => None,
         };
         let times = Times { encoded: now.wall, ..Times::default() };

@@ -47,7 +47,8 @@ impl World {
                 if client.place.is_none() {
                     return Err(diverged(format!("client {c} is not connected")));
                 }
-                for view in View::ALL.into_iter().filter(|v| wants(client, id, &self.sources.markets[id], *v)) {
+                for view in View::ALL.into_iter().filter(|v| wants(client, id, &self.sources.markets[id], *v))
+                {
                     self.client_agrees(c, id, view, &truth)?;
                 }
             }
@@ -77,7 +78,12 @@ impl World {
         };
         let seen = view.project(truth);
         if *book != seen {
-            return Err(diverged(format!("{} at {:?}: {:?}", place(), held.market.position(), book.diff(&seen))));
+            return Err(diverged(format!(
+                "{} at {:?}: {:?}",
+                place(),
+                held.market.position(),
+                book.diff(&seen)
+            )));
         }
         let open = truth.status() == MarketStatus::Open;
         if held.market.tradable_market() != open || !held.subscribed {

@@ -207,7 +207,8 @@ impl Client {
         let (scope, view) = (wish.scope, wish.view);
         if let Scope::Markets(markets) = &scope {
             for market in markets {
-                let other = self.wishes.iter().any(|w| w.view == view && !matches!(w.scope, Scope::Markets(_)));
+                let other =
+                    self.wishes.iter().any(|w| w.view == view && !matches!(w.scope, Scope::Markets(_)));
                 if !other {
                     self.held.remove(&(market.clone(), view));
                     self.retries.remove(&(market.clone(), view));
@@ -313,7 +314,9 @@ impl Client {
                 }
             }
             Down::Snap(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
-            Down::Delta(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
+            Down::Delta(head, _) => {
+                return self.follow(&(head.market.clone(), head.view), &down, socket, ear);
+            }
             Down::Crc { market, view, .. } | Down::Gap { market, view, .. } => {
                 return self.follow(&(market.clone(), *view), &down, socket, ear);
             }

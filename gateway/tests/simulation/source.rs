@@ -97,13 +97,11 @@ impl Truth {
 
     /// Whether best prices cross in some selection, worked out from the maps.
     pub fn is_crossed(&self) -> bool {
-        let probability =
-            self.fields.get(&MarketField::PriceKind).and_then(Value::int) == Some(PriceKind::Probability.code());
+        let probability = self.fields.get(&MarketField::PriceKind).and_then(Value::int)
+            == Some(PriceKind::Probability.code());
         self.selections.values().any(|s| {
             let [back, lay, _] = &s.ladders;
-            let ends = |m: &BTreeMap<i64, i64>| {
-                Some((*m.first_key_value()?.0, *m.last_key_value()?.0))
-            };
+            let ends = |m: &BTreeMap<i64, i64>| Some((*m.first_key_value()?.0, *m.last_key_value()?.0));
             match (ends(back), ends(lay)) {
                 (Some(b), Some(l)) if probability => b.0 <= l.1,
                 (Some(b), Some(l)) => b.1 >= l.0,
@@ -135,7 +133,10 @@ impl Sources {
         // One event in each shard.
         let events: Vec<String> = (0..SHARDS)
             .map(|shard| {
-                (0..).map(|i| format!("e{i}")).find(|e| shard_of(e, SHARDS) == shard).expect("some event does")
+                (0..)
+                    .map(|i| format!("e{i}"))
+                    .find(|e| shard_of(e, SHARDS) == shard)
+                    .expect("some event does")
             })
             .collect();
         let mut all = Self { markets: BTreeMap::new(), events, next: 0 };
@@ -294,7 +295,8 @@ impl Sources {
             0 => truth.set(&mut delta, MarketField::InPlay, Some(Value::Int(dice.range(0, 2)))),
             1 => truth.set(&mut delta, MarketField::BetDelay, Some(Value::Int(dice.range(0, 6)))),
             2 => {
-                let score = dice.chance(700).then(|| Value::from(*dice.pick(&["1-0", "<2-1>", "0-0 \u{2028}"])));
+                let score =
+                    dice.chance(700).then(|| Value::from(*dice.pick(&["1-0", "<2-1>", "0-0 \u{2028}"])));
                 truth.set(&mut delta, MarketField::Score, score);
             }
             3 => truth.set(&mut delta, MarketField::Reason, dice.chance(500).then(|| Value::from("var"))),

@@ -99,8 +99,14 @@ impl World {
         let dice = &mut self.dice;
         let wire = *dice.pick(&Wire::ALL);
         let mut wishes = Vec::new();
-        let conflates =
-            [Conflate::Raw, Conflate::Raw, Conflate::Auto, Conflate::Auto, Conflate::Every(100), Conflate::Every(500)];
+        let conflates = [
+            Conflate::Raw,
+            Conflate::Raw,
+            Conflate::Auto,
+            Conflate::Auto,
+            Conflate::Every(100),
+            Conflate::Every(500),
+        ];
         if dice.chance(400) {
             let scope = if dice.chance(300) {
                 Scope::Sport("race".into())
@@ -151,14 +157,7 @@ impl World {
             self.publish(published);
         }
         for gateway in &mut self.gateways {
-            gateway.step(
-                self.now,
-                &self.logs,
-                &self.history,
-                &self.weather,
-                &mut self.dice,
-                &mut self.cover,
-            );
+            gateway.step(self.now, &self.logs, &self.history, &self.weather, &mut self.dice, &mut self.cover);
         }
         for i in 0..self.clients.len() {
             self.run_client(i, elapsed)?;
@@ -176,12 +175,8 @@ impl World {
 
     fn run_client(&mut self, i: usize, elapsed: i64) -> Result<(), Violation> {
         let client = &mut self.clients[i];
-        let mut ear = Ear {
-            now: self.now,
-            history: &mut self.history,
-            cover: &mut self.cover,
-            dice: &mut self.dice,
-        };
+        let mut ear =
+            Ear { now: self.now, history: &mut self.history, cover: &mut self.cover, dice: &mut self.dice };
         match client.place {
             None => {
                 if ear.now.mono < client.connect_at {
@@ -244,7 +239,8 @@ impl World {
                     inbox.push_back((due, message.clone()));
                 }
                 self.trouble();
-                let elapsed = if self.dice.chance(100) { self.dice.range(50, 400) } else { self.dice.range(1, 20) };
+                let elapsed =
+                    if self.dice.chance(100) { self.dice.range(50, 400) } else { self.dice.range(1, 20) };
                 self.pass(elapsed)?;
             }
             self.quiet()?;
@@ -389,12 +385,8 @@ impl World {
             return;
         }
         let Some(socket) = gateway.sockets.get_mut(&(place.core, place.session)) else { return };
-        let mut ear = Ear {
-            now: self.now,
-            history: &mut self.history,
-            cover: &mut self.cover,
-            dice: &mut self.dice,
-        };
+        let mut ear =
+            Ear { now: self.now, history: &mut self.history, cover: &mut self.cover, dice: &mut self.dice };
         let client = &mut self.clients[i];
         match ear.dice.below(3) {
             0 if client.wishes.len() > 1 => {
