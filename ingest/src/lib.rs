@@ -1,14 +1,25 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`engine`] | all that decides, pure: routing, catalogue, snapshots, feed states |
+//! | [`service`] | the engine's async shell: input in, batches out, shards taken over |
+//! | [`log`] | where ingest writes and gateways follow, in Redis or in this process |
+//! | [`envelope`], [`native`], [`mcm`] | what sources send → [`update`]s or [`problem`]s |
+//! | [`recording`], [`simulator`] | input without a source |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod clock;
 pub mod engine;
 pub mod envelope;
 pub mod log;
 pub mod mcm;
+pub mod metrics;
 pub mod native;
 pub mod node;
 pub mod problem;
 pub mod recording;
+pub mod service;
 pub mod simulator;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -96,8 +96,8 @@ impl Engine {
     #[must_use]
     pub fn new(settings: EngineSettings) -> Self {
         Self {
-            shards: (0..settings.shards.max(1)).map(|_| Shard::new()).collect(),
-            catalogue: Shard::new(),
+            shards: (0..settings.shards.max(1)).map(|_| Shard::new(settings.log_capacity)).collect(),
+            catalogue: Shard::new(settings.log_capacity),
             settings,
             markets: HashMap::default(),
             events: HashMap::default(),
@@ -272,6 +272,13 @@ impl Engine {
             self.sources.iter().filter(|s| s.1.is_unsequenced()).map(|s| s.0.clone()).collect();
         for source in blind {
             self.handle_loss(&source);
+        }
+    }
+
+    /// A message of a source could not be read at all. Where messages have numbers the next one will show it.
+    pub fn handle_unreadable(&mut self, source: &Arc<str>) {
+        if self.sources.get(source).is_some_and(InputTracker::is_unsequenced) {
+            self.handle_loss(source);
         }
     }
 

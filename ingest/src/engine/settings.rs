@@ -43,7 +43,7 @@ impl Default for EngineSettings {
             stale_after_of: BTreeMap::new(),
             snapshot_every: 5_000,
             keep_log: 60_000,
-            log_capacity: 16_384,
+            log_capacity: 65_536,
             gone_after: 600_000,
             alive_every: 500,
             matched_every: 1_000,

@@ -21,8 +21,6 @@ use crate::log::{Acquired, Batch};
 const MAX_ENTRIES: usize = 1_024;
 /// A batch that has reached this many bytes takes nothing more.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// Most entries that wait. Beyond it they are given up and the shard is taken over anew: its books hold all they said.
-const MAX_PENDING: usize = 32_768;
 /// How often the log's head is noted, ms, for knowing where it stood a while ago.
 const MARK_EVERY: i64 = 1_000;
 
@@ -57,12 +55,15 @@ pub(super) struct Shard {
     /// Markets that went while the shard was not ours: what is stored of them is not restored.
     gone_unowned: HashSet<MarketId, RandomState>,
     covered: Position,
+    /// Most entries that wait. Beyond it they are given up and the shard is taken over anew: its books hold all they said.
+    /// Snapshots are ahead of what is written by as much, so that it must leave half of the log's room.
+    most_pending: usize,
     marks: VecDeque<(i64, Position)>,
     alive_due: i64,
 }
 
 impl Shard {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(log_capacity: u64) -> Self {
         Self {
             sequencer: Sequencer::new(),
             owned: false,
@@ -76,6 +77,7 @@ impl Shard {
             gone: Vec::new(),
             gone_unowned: HashSet::default(),
             covered: Position::ZERO,
+            most_pending: (log_capacity as usize / 2).saturating_sub(2 * MAX_ENTRIES).max(MAX_ENTRIES),
             marks: VecDeque::new(),
             alive_due: 0,
         }
@@ -134,7 +136,7 @@ impl Shard {
             }
         }
         self.pending.push_back(entry);
-        if self.pending.len() > MAX_PENDING {
+        if self.pending.len() > self.most_pending {
             self.lose();
         }
     }

@@ -49,6 +49,11 @@ impl NativeReader {
         self.scales.len()
     }
 
+    /// Forgets a market that is gone.
+    pub fn forget(&mut self, market: &str) {
+        self.scales.remove(market);
+    }
+
     /// Reads one body. Every operation that can be read goes to `updates`, what cannot to `problems`; what is wrong
     /// with one item costs only that item.
     pub fn read(&mut self, body: &Node<'_>, updates: &mut Vec<Update>, problems: &mut Vec<Problem>) {
