@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
+pub mod embedded;
 pub mod engine;
 pub mod envelope;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod mcm;
 pub mod metrics;
 pub mod native;
 pub mod node;
+pub mod pacing;
 pub mod problem;
 pub mod recording;
 pub mod service;

@@ -373,7 +373,8 @@ impl Ingest {
             }
         }
         let gone = std::mem::take(&mut shard.gone);
-        let batch = Batch { epoch: first.epoch, first: first.seq, entries, snapshots, gone };
+        let (epoch, first) = (first.epoch, first.seq);
+        let batch = Batch { epoch, first, entries, snapshots, gone, ..Batch::default() };
         let unknown = around.dice.chance(around.unknown);
         if unknown && around.dice.chance(500) {
             // It never came there.

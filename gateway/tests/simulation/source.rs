@@ -33,6 +33,7 @@ pub struct TruthSelection {
 
 /// What a source says.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made one at a time")]
 pub enum Says {
     Change { market: MarketId, delta: Delta, rollback: bool },
     Image { market: MarketId, book: Book },
