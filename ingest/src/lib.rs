@@ -1,4 +1,5 @@
 //! tictac-ingest: sources (Redis, a recording, the simulator) → sequencer → log (Redis or in this process).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod log;
 pub mod problem;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use log_bench::*;
 use tictac_ingest::log::{Batch, LiveEvent, LogError};
 use tictac_proto::log::{Alive, CATALOGUE, Live};
-use tictac_proto::model::{MarketField, Value};
+use tictac_proto::model::{MarketField, Side, Value};
 use tictac_proto::position::Position;
 
 macro_rules! contract {
@@ -36,6 +36,7 @@ contract! {
     epochs_rise_though_all_is_forgotten
     trimming_keeps_the_truth_whole
     readers_see_whole_truth_while_the_writer_trims
+    a_reading_that_a_batch_cuts_through_is_whole
     a_log_that_would_lose_changes_refuses
     live_comes_in_order
     overload_drops_and_the_tail_repairs
@@ -298,6 +299,56 @@ async fn readers_see_whole_truth_while_the_writer_trims(place: Place) {
         assert!(read.unreadable.is_empty(), "{:?}", read.unreadable);
         assert_eq!(books_at_head(&read), truth[&read.head.seq], "at {}", read.head);
     }
+}
+
+/// Every batch changes and stores every market and lets the log forget all: whatever was read before a batch and is put
+/// together with what was read after it shows.
+async fn a_reading_that_a_batch_cuts_through_is_whole(place: Place) {
+    const MARKETS: u64 = 300;
+    let names: Vec<String> = (0..MARKETS).map(|i| format!("m{i}")).collect();
+    let (mut scribe, _) = Scribe::acquire(place.writer(), owner("a", 1), 0).await.unwrap();
+    for name in &names {
+        scribe.image(name).store(name);
+    }
+    scribe.covered(scribe.at, scribe.at).write().await.unwrap();
+    let reader = place.reader();
+    let (counted, mut whole) = tokio::sync::watch::channel(0);
+    let reading = tokio::spawn(async move {
+        while !counted.is_closed() {
+            match reader.snapshots(0).await {
+                Ok(read) => {
+                    assert_eq!(read.head.seq % MARKETS, 0);
+                    let round = (read.head.seq / MARKETS - 1) as i64;
+                    let books = books_at_head(&read);
+                    assert_eq!(books.len() as u64, MARKETS);
+                    for (market, book) in books {
+                        let size = book.selections.get(&key(7)).map_or(0, |s| s.ladder(Side::Back).size(100));
+                        assert_eq!(size, round, "{market} at {}", read.head);
+                    }
+                    counted.send_modify(|count| *count += 1);
+                }
+                // Cut through in each of its attempts, and said so.
+                Err(LogError::Unexpected(why)) => assert!(why.contains("would not connect"), "{why}"),
+                Err(error) => panic!("{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    for round in 1..=60 {
+        for name in &names {
+            scribe.change(name, 100, round).store(name);
+        }
+        scribe.covered(scribe.at, scribe.at).write().await.unwrap();
+        if round % 4 == 0 {
+            // Give the reader the time for a reading now and then, and go on in the midst of its next.
+            let target = *whole.borrow() + 1;
+            if whole.wait_for(|count| *count >= target).await.is_err() {
+                break;
+            }
+        }
+    }
+    drop(whole);
+    reading.await.unwrap();
 }
 
 async fn a_log_that_would_lose_changes_refuses(place: Place) {
