@@ -288,3 +288,65 @@ impl Recovery {
         books
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(at: &[(u64, u64)]) -> Vec<RawEntry> {
+        at.iter().map(|(e, s)| RawEntry { at: Position::new(*e, *s), bytes: Bytes::new() }).collect()
+    }
+
+    fn connects(after: (u64, u64), head: (u64, u64), read: &[(u64, u64)]) -> Option<usize> {
+        let position = |(epoch, seq)| Position::new(epoch, seq);
+        connect(position(after), position(head), log(read)).map(|rest| rest.len())
+    }
+
+    #[test]
+    fn a_tail_connects_or_says_that_it_does_not() {
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 4), (1, 5)]), Some(2), "trimmed up to the position");
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 3), (1, 4), (1, 5)]), Some(2));
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 5)]), None, "trimmed beyond it");
+        assert_eq!(connects((1, 3), (1, 6), &[(1, 4), (1, 6)]), None, "a gap");
+        assert_eq!(connects((1, 3), (1, 5), &[]), None, "the log is gone");
+        assert_eq!(connects((1, 3), (1, 3), &[]), Some(0));
+        assert_eq!(connects((0, 0), (0, 0), &[]), Some(0));
+        assert_eq!(connects((0, 0), (1, 1), &[(1, 1)]), Some(1));
+        assert_eq!(connects((0, 0), (1, 2), &[(1, 2)]), None);
+    }
+
+    #[test]
+    fn a_new_epoch_connects_only_through_the_entry_itself() {
+        assert_eq!(connects((1, 3), (2, 5), &[(1, 3), (2, 4), (2, 5)]), Some(2));
+        // The new owner may have written its own entry 3, which is trimmed by now.
+        assert_eq!(connects((1, 3), (2, 5), &[(2, 4), (2, 5)]), None);
+        assert_eq!(connects((1, 3), (2, 4), &[(2, 3), (2, 4)]), None);
+        assert_eq!(connects((1, 3), (2, 3), &[(1, 3)]), Some(0), "taken over, nothing written yet");
+        assert_eq!(connects((1, 3), (2, 3), &[]), None);
+        assert_eq!(connects((1, 3), (1, 2), &[]), None, "a replica that had not heard of it");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_loses_only_what_is_older() {
+        let book = |at| {
+            let stored = Stored {
+                market: format!("m{at}").as_str().into(),
+                at: Position::new(1, at),
+                stop: Position::ZERO,
+                book: Box::default(),
+                checksum: 0,
+            };
+            let checksum = checksum(&stored.market, &stored.book, View::All);
+            (stored.market.clone(), Some(Stored { checksum, ..stored }.encode().into()))
+        };
+        let head = Position::new(1, 3);
+        let snapshots = vec![book(1), book(3)];
+        let recovered =
+            Holdings { head, snapshots: snapshots.clone(), log: log(&[(1, 2), (1, 3)]) }.recover();
+        assert_eq!(recovered.markets.iter().map(|s| &*s.market).collect::<Vec<_>>(), ["m3"]);
+        assert_eq!(recovered.unreadable.iter().map(|u| &*u.0).collect::<Vec<_>>(), ["m1"]);
+        assert_eq!(recovered.covered, Position::new(1, 1));
+        let refused = Holdings { head, snapshots, log: log(&[(1, 2), (1, 3)]) }.into_snapshots();
+        assert!(matches!(refused, Err(LogError::Unexpected(_))), "a reader goes stale and says so");
+    }
+}

@@ -21,6 +21,23 @@ use tictac_proto::wire::Times;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+/// Runs each test over both implementations.
+#[allow(unused_macros, reason = "each test file uses a part of this one")]
+macro_rules! contract {
+    ($($test:ident)*) => {
+        $(mod $test {
+            #[tokio::test]
+            async fn memory() {
+                super::$test(super::Place::memory()).await;
+            }
+            #[tokio::test]
+            async fn redis() {
+                super::$test(super::Place::redis()).await;
+            }
+        })*
+    };
+}
+
 pub const NOW: u64 = 1_764_000_000_000;
 /// Long: a slow machine is no reason to lose a lease.
 const LEASE: Duration = Duration::from_secs(20);
