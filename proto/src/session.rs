@@ -222,6 +222,20 @@ impl Session {
         }
     }
 
+    /// What a base that still waits must not undo: it goes out once more, after it.
+    pub fn after_base(&mut self, id: usize, frame: &Bytes) {
+        if let Some(base) = self.subscriptions.get_mut(id).and_then(|s| s.base.as_mut()) {
+            base.frame = [&base.frame[..], &frame[..]].concat().into();
+        }
+    }
+
+    /// What must be known before a base that still waits is read: it goes out again, right ahead of it.
+    pub fn before_base(&mut self, id: usize, frame: &Bytes) {
+        if let Some(base) = self.subscriptions.get_mut(id).and_then(|s| s.base.as_mut()) {
+            base.frame = [&frame[..], &base.frame[..]].concat().into();
+        }
+    }
+
     /// A fresh base is wanted, whatever the client holds: it asked for a snapshot.
     pub fn rebase(&mut self, id: usize) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
@@ -500,6 +514,12 @@ impl Session {
             s.queued = !served;
             !served
         });
+    }
+
+    /// Bytes of a frame that was begun: they go out before anything else.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.partial.len()
     }
 
     /// Whether anything is waiting to go out, as far as is known without planning.

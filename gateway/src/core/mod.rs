@@ -54,8 +54,18 @@ struct Held {
     run: RunId,
     /// Whether it was asked for by name.
     direct: bool,
-    /// By how many scopes it is held.
-    scopes: usize,
+    /// The scopes that hold it.
+    scopes: SmallVec<[Scope; 1]>,
+}
+
+impl Held {
+    fn hold(&mut self, scope: Option<Scope>) {
+        match scope {
+            None => self.direct = true,
+            Some(scope) if !self.scopes.contains(&scope) => self.scopes.push(scope),
+            Some(_) => {}
+        }
+    }
 }
 
 /// A connection on this core.
@@ -80,7 +90,8 @@ struct Opening {
     id: i64,
     conflate: Conflate,
     from: Option<Position>,
-    scoped: bool,
+    /// The scope that wishes it; `None` where it was asked for by name.
+    scope: Option<Scope>,
 }
 
 /// The sessions and runs of one socket thread.
@@ -91,6 +102,7 @@ pub struct Core {
     clients: Slab<Client>,
     locals: HashMap<RunId, Local, RandomState>,
     runs: HashMap<RunKey, RunId, RandomState>,
+    /// What was asked of the hub, with who waits for it; nobody, where they left meanwhile.
     opening: HashMap<RunKey, Vec<Opening>, RandomState>,
     bases: Bases,
     scopes: Scopes,
@@ -253,7 +265,7 @@ impl Core {
     pub fn subscribe_catalogue(&mut self, id: SessionId) {
         let Some(client) = self.clients.get(id) else { return };
         let key = RunKey { subject: Subject::Catalogue, wire: client.wire };
-        let opening = Opening { session: id, id: 0, conflate: Conflate::Raw, from: None, scoped: false };
+        let opening = Opening { session: id, id: 0, conflate: Conflate::Raw, from: None, scope: None };
         self.open(key, opening);
     }
 
@@ -263,7 +275,7 @@ impl Core {
             Scope::Markets(markets) => {
                 for market in markets {
                     let from = resume.of(&market, self.scopes.shard(&market));
-                    self.subscribe_market(id, market, view, request, conflate, from, false);
+                    self.subscribe_market(id, market, view, request, conflate, from, None);
                 }
             }
             scope => self.subscribe_scope(id, scope, view, request, conflate, resume),
@@ -279,34 +291,25 @@ impl Core {
         request: i64,
         conflate: Conflate,
         from: Option<Position>,
-        scoped: bool,
+        scope: Option<Scope>,
     ) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let (event, sport) = self.scopes.of(&market);
         if !client.rights.allows(&market, event, sport) {
-            if !scoped {
+            if scope.is_none() {
                 let why = format!("this connection may not see market {market:?}");
                 self.refuse(id, problem(request, &market, ErrorCode::Forbidden, why, None, true));
             }
             return;
         }
-        if let Some(held) = client.held.get_mut(&(market.clone(), view)) {
-            // One cursor for overlapping wishes; the fastest rate wins.
-            held.direct |= !scoped;
-            held.scopes += usize::from(scoped);
-            let subscription = held.subscription;
-            let run = held.run;
-            let faster = client.session.conflate(subscription).unwrap_or_default().faster(conflate);
-            client.session.set_conflate(subscription, faster);
-            if !scoped {
-                // Asked for again by name: answered with where it stands, by a fresh snapshot.
-                self.bases.ok_for(run, id, subscription, request, faster);
-                client.session.rebase(subscription);
-                self.needy.push(id);
-            }
+        let key = RunKey { subject: Subject::Market(market.clone(), view), wire: client.wire };
+        let opening = Opening { session: id, id: request, conflate, from, scope };
+        if let Some(run) = client.held.get(&(market.clone(), view)).map(|h| h.run) {
+            self.read(run, opening);
             return;
         }
         if client.opening.contains(&(market.clone(), view)) {
+            self.open(key, opening);
             return;
         }
         if client.held.len() + client.opening.len() >= self.limits.subscriptions {
@@ -315,9 +318,8 @@ impl Core {
             self.refuse(id, problem(request, &market, ErrorCode::TooManySubscriptions, why, None, false));
             return;
         }
-        client.opening.insert((market.clone(), view));
-        let key = RunKey { subject: Subject::Market(market, view), wire: client.wire };
-        self.open(key, Opening { session: id, id: request, conflate, from, scoped });
+        client.opening.insert((market, view));
+        self.open(key, opening);
     }
 
     fn open(&mut self, key: RunKey, opening: Opening) {
@@ -325,10 +327,12 @@ impl Core {
             self.read(run, opening);
             return;
         }
-        let waiting = self.opening.entry(key.clone()).or_default();
-        if waiting.is_empty() {
+        // Asked once, however many come and go until the answer: a second answer could cross a close.
+        let waiting = self.opening.entry(key.clone()).or_insert_with(|| {
             self.to_hub.push(ToHub::Open { core: self.number, key });
-        }
+            Vec::new()
+        });
+        waiting.retain(|o| o.session != opening.session || o.scope != opening.scope);
         waiting.push(opening);
     }
 
@@ -340,18 +344,33 @@ impl Core {
             Subject::Market(market, view) => (Some(digest_key(market, *view)), Some((market.clone(), *view))),
             Subject::Catalogue => (None, None),
         };
+        if let Some(held) = named.as_ref().and_then(|named| client.held.get_mut(named)) {
+            // One cursor for overlapping wishes; the fastest rate wins.
+            let by_name = opening.scope.is_none();
+            held.hold(opening.scope);
+            let subscription = held.subscription;
+            let faster = client.session.conflate(subscription).unwrap_or_default().faster(opening.conflate);
+            client.session.set_conflate(subscription, faster);
+            if by_name {
+                // Asked for again by name: answered with where it stands, by a fresh snapshot.
+                self.bases.ok_for(run, opening.session, subscription, opening.id, faster);
+                client.session.rebase(subscription);
+                self.needy.push(opening.session);
+            }
+            return;
+        }
         let subscription = client.session.subscribe(run, digest, opening.conflate, opening.from);
         local.readers.push((opening.session, subscription));
         match named {
             Some(named) => {
                 client.opening.remove(&named);
-                let held =
-                    Held { subscription, run, direct: !opening.scoped, scopes: usize::from(opening.scoped) };
+                let mut held = Held { subscription, run, direct: false, scopes: SmallVec::new() };
+                held.hold(opening.scope);
                 client.held.insert(named, held);
                 self.bases.ok_for(run, opening.session, subscription, opening.id, opening.conflate);
             }
             None => {
-                let held = Held { subscription, run, direct: true, scopes: 0 };
+                let held = Held { subscription, run, direct: true, scopes: SmallVec::new() };
                 client.held.insert(("".into(), View::All), held);
             }
         }
@@ -363,29 +382,33 @@ impl Core {
         match scope {
             Scope::Markets(markets) => {
                 for market in markets {
-                    self.drop_hold(id, market, view, false);
+                    self.drop_hold(id, market, view, None);
                 }
             }
             scope => self.unsubscribe_scope(id, scope, view),
         }
     }
 
-    fn drop_hold(&mut self, id: SessionId, market: &MarketId, view: View, scoped: bool) {
+    fn drop_hold(&mut self, id: SessionId, market: &MarketId, view: View, scope: Option<&Scope>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let name = (market.clone(), view);
-        if client.opening.remove(&name) {
+        if client.opening.contains(&name) {
             let key = RunKey { subject: Subject::Market(market.clone(), view), wire: client.wire };
-            if let Some(waiting) = self.opening.get_mut(&key) {
-                waiting.retain(|o| o.session != id);
+            let waiting = self.opening.get_mut(&key);
+            let wanted = waiting.is_some_and(|waiting| {
+                waiting.retain(|o| o.session != id || o.scope.as_ref() != scope);
+                waiting.iter().any(|o| o.session == id)
+            });
+            if !wanted {
+                client.opening.remove(&name);
             }
         }
         let Some(held) = client.held.get_mut(&name) else { return };
-        if scoped {
-            held.scopes = held.scopes.saturating_sub(1);
-        } else {
-            held.direct = false;
+        match scope {
+            Some(scope) => held.scopes.retain(|s| s != scope),
+            None => held.direct = false,
         }
-        if held.direct || held.scopes > 0 {
+        if held.direct || !held.scopes.is_empty() {
             return;
         }
         if let Some(held) = client.held.remove(&name) {
@@ -470,7 +493,10 @@ impl Core {
             ToCore::Stop { run, bytes } => {
                 let Some(local) = self.locals.get(&run) else { return };
                 for (session, subscription) in &local.readers {
-                    self.clients[*session].session.stop(*subscription, bytes.clone());
+                    let cursors = &mut self.clients[*session].session;
+                    // Again with a base that waits: who has only subscribed an event may not know the market yet.
+                    cursors.before_base(*subscription, &bytes);
+                    cursors.stop(*subscription, bytes.clone());
                     self.dirty.push(*session);
                 }
             }
@@ -480,7 +506,12 @@ impl Core {
                 let mut told: Vec<SessionId> = Vec::new();
                 for local in self.locals.values() {
                     if local.shard == news.shard && local.source == news.source {
-                        told.extend(local.readers.iter().map(|r| r.0));
+                        for (session, subscription) in &local.readers {
+                            // A snapshot that waits says how the feed stood when it was made.
+                            let client = &mut self.clients[*session];
+                            client.session.after_base(*subscription, &frames[client.wire as usize]);
+                            told.push(*session);
+                        }
                     }
                 }
                 told.sort_unstable();

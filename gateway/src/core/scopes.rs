@@ -1,6 +1,6 @@
 //! Scopes: events and sports that sessions follow as a whole, and the core's index of which market is in which.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -25,7 +25,17 @@ pub(super) struct Held {
     view: View,
     id: i64,
     conflate: Conflate,
+    /// Where the client came back from; each market resumes once.
     resume: Resume,
+    resumed: HashSet<MarketId, RandomState>,
+}
+
+impl Held {
+    /// Where a market starts that comes into the scope.
+    fn from(&mut self, market: &MarketId, shard: u16) -> Option<Position> {
+        let from = self.resume.of(market, shard)?;
+        self.resumed.insert(market.clone()).then_some(from)
+    }
 }
 
 impl Scopes {
@@ -91,13 +101,6 @@ impl Core {
             );
             return;
         }
-        client.scopes.push(Held {
-            scope: scope.clone(),
-            view,
-            id: request,
-            conflate,
-            resume: resume.clone(),
-        });
         let taken = Subscribed {
             id: request,
             market: "".into(),
@@ -111,9 +114,14 @@ impl Core {
             how: How::Snap,
         };
         self.tell(id, "ok", &Down::Ok(taken));
+        let resumed = HashSet::default();
+        let mut held = Held { scope: scope.clone(), view, id: request, conflate, resume, resumed };
         for market in self.scopes.within(&scope) {
-            let from = resume.of(&market, self.scopes.shard(&market));
-            self.subscribe_market(id, market, view, request, conflate, from, true);
+            let from = held.from(&market, self.scopes.shard(&market));
+            self.subscribe_market(id, market, view, request, conflate, from, Some(scope.clone()));
+        }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.scopes.push(held);
         }
     }
 
@@ -125,34 +133,37 @@ impl Core {
             return;
         }
         for market in self.scopes.within(scope) {
-            self.drop_hold(id, &market, view, true);
+            self.drop_hold(id, &market, view, Some(scope));
         }
     }
 
-    /// A market joined the catalogue, or moved: sessions whose scopes it entered or left are told. Rights are asked
-    /// again, as at a subscription.
+    /// A market joined the catalogue, moved, or came back: sessions whose scopes it entered or left are told. Rights are
+    /// asked again, as at a subscription.
     pub(super) fn joined(&mut self, market: MarketId, event: Arc<str>, sport: Arc<str>) {
         let new = (event, sport);
         let old = self.scopes.markets.insert(market.clone(), new.clone());
+        let shard = self.scopes.shard(&market);
         let mut entered = Vec::new();
         let mut left = Vec::new();
-        for (session, client) in &self.clients {
-            for held in &client.scopes {
+        for (session, client) in &mut self.clients {
+            for held in &mut client.scopes {
+                let name = (market.clone(), held.view);
+                let holds = client.held.get(&name).is_some_and(|h| h.scopes.contains(&held.scope));
                 let was = old.as_ref().is_some_and(|of| is_within(&held.scope, of));
                 let is = is_within(&held.scope, &new);
-                if is && !was {
-                    entered.push((session, held.clone()));
+                if is && !holds {
+                    let (scope, view) = (held.scope.clone(), held.view);
+                    entered.push((session, scope, view, held.id, held.conflate, held.from(&market, shard)));
                 } else if was && !is {
-                    left.push((session, held.view));
+                    left.push((session, held.scope.clone(), held.view));
                 }
             }
         }
-        for (session, view) in left {
-            self.drop_hold(session, &market, view, true);
+        for (session, scope, view) in left {
+            self.drop_hold(session, &market, view, Some(&scope));
         }
-        for (session, held) in entered {
-            let from = held.resume.of(&market, self.scopes.shard(&market));
-            self.subscribe_market(session, market.clone(), held.view, held.id, held.conflate, from, true);
+        for (session, scope, view, id, conflate, from) in entered {
+            self.subscribe_market(session, market.clone(), view, id, conflate, from, Some(scope));
         }
     }
 }

@@ -9,7 +9,7 @@ use tictac_proto::model::{Delta, Market, MarketField, MarketId, Since, View, Vie
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Catalogue, DeltaHead, Down, How, SnapHead, Times};
 
-use super::{Hub, Now, Outlet, RunId, RunKey, Subject, ToCore};
+use super::{Hub, Now, Outlet, Outlets, RunId, RunKey, Subject, ToCore};
 use crate::wires::Wire;
 
 /// One watched market.
@@ -43,8 +43,8 @@ impl ViewDesk {
     }
 }
 
-fn push(cores: &mut [Vec<ToCore>], outlets: &slab::Slab<Outlet>, run: RunId, message: ToCore) {
-    let mut readers = outlets[run].cores;
+fn push(cores: &mut [Vec<ToCore>], outlets: &Outlets, run: RunId, message: ToCore) {
+    let mut readers = outlets.get(&run).map_or(0, |o| o.cores);
     while readers != 0 {
         let core = readers.trailing_zeros() as usize;
         readers &= readers - 1;
@@ -58,14 +58,18 @@ impl Hub {
         let run = match self.runs.get(&key) {
             Some(run) => *run,
             None => {
-                let run = self.outlets.insert(Outlet { key: key.clone(), cores: 0 });
+                let run = self.next_run;
+                self.next_run += 1;
+                self.outlets.insert(run, Outlet { key: key.clone(), cores: 0 });
                 self.runs.insert(key.clone(), run);
                 self.want(shard);
                 self.add_to_desk(&key, run, shard);
                 run
             }
         };
-        self.outlets[run].cores |= 1 << core;
+        if let Some(outlet) = self.outlets.get_mut(&run) {
+            outlet.cores |= 1 << core;
+        }
         let head = match &key.subject {
             Subject::Catalogue => Position::new(0, self.catalogue_seq),
             Subject::Market(market, _) => self.market(market).map_or(Position::ZERO, |m| m.at),
@@ -92,7 +96,7 @@ impl Hub {
 
     /// A core has no reader of a run any more.
     pub(super) fn close(&mut self, core: usize, run: RunId, now: Now) {
-        let Some(outlet) = self.outlets.get_mut(run) else { return };
+        let Some(outlet) = self.outlets.get_mut(&run) else { return };
         outlet.cores &= !(1 << core);
         if outlet.cores == 0 {
             self.forget_run(run, now);
@@ -100,7 +104,7 @@ impl Hub {
     }
 
     fn forget_run(&mut self, run: RunId, now: Now) {
-        let Some(outlet) = self.outlets.try_remove(run) else { return };
+        let Some(outlet) = self.outlets.remove(&run) else { return };
         self.runs.remove(&outlet.key);
         let Subject::Market(id, _) = &outlet.key.subject else {
             self.unwant(CATALOGUE, now);
@@ -134,9 +138,24 @@ impl Hub {
                     self.tell_stop(shard, &market);
                 }
                 self.restart_desk(shard, &market);
+                self.rejoin(&market);
             }
             Event::Gone { market, at } => self.tell_gone(&market, at, now),
             Event::Feed(_) | Event::NeedTail(_) | Event::NeedSnapshots => {}
+        }
+    }
+
+    /// A market that nobody watches is new here, perhaps again: scopes that lost it by its `gone` get it back, even if
+    /// the catalogue missed that it went and came.
+    fn rejoin(&mut self, market: &MarketId) {
+        if self.desks.contains_key(market) {
+            return;
+        }
+        let Some(event) = self.events.get(market).cloned() else { return };
+        let sport = self.catalogue_field(market, MarketField::Sport);
+        for core in &mut self.cores {
+            let (market, event, sport) = (market.clone(), event.clone(), sport.clone());
+            core.push(ToCore::Joined { market, event, sport });
         }
     }
 
@@ -220,7 +239,7 @@ impl Hub {
     /// Makes a base: nothing where the client stands there already, one delta where the stamps reach back, else a
     /// snapshot, with the gap declared if the client held something.
     pub(super) fn base(&mut self, core: usize, run: RunId, from: Option<Position>, now: Now) {
-        let Some(outlet) = self.outlets.get(run) else { return };
+        let Some(outlet) = self.outlets.get(&run) else { return };
         let wire = outlet.key.wire;
         let (id, view) = match &outlet.key.subject {
             Subject::Market(id, view) => (id.clone(), *view),

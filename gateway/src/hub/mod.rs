@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use slab::Slab;
 use tictac_proto::follower::{Counters, Event, Follower};
 use tictac_proto::log::{CATALOGUE, Entry, FeedReport, Live, Stored, shard_of};
 use tictac_proto::model::{MarketField, MarketId, View};
@@ -258,6 +257,8 @@ struct Outlet {
     cores: u64,
 }
 
+type Outlets = HashMap<RunId, Outlet, RandomState>;
+
 #[derive(Debug)]
 enum Waiter {
     Run { core: usize, key: RunKey },
@@ -277,7 +278,9 @@ pub struct Hub {
     shards: u16,
     checksum_interval: i64,
     followers: BTreeMap<u16, Watched>,
-    outlets: Slab<Outlet>,
+    outlets: Outlets,
+    /// Numbers of runs are never used again: what a core says of an old one can't meet a new one.
+    next_run: RunId,
     runs: HashMap<RunKey, RunId, RandomState>,
     desks: HashMap<MarketId, Desk, RandomState>,
     events: HashMap<MarketId, Arc<str>, RandomState>,
@@ -298,7 +301,8 @@ impl Hub {
             shards,
             checksum_interval,
             followers: BTreeMap::new(),
-            outlets: Slab::new(),
+            outlets: HashMap::default(),
+            next_run: 0,
             runs: HashMap::default(),
             desks: HashMap::default(),
             events: HashMap::default(),

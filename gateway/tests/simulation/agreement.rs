@@ -8,7 +8,7 @@ use tictac_proto::wire::Scope;
 
 use crate::client::Client;
 use crate::history::Violation;
-use crate::ingest::LOGS;
+use crate::ingest::{LOGS, number};
 use crate::source::{SHARDS, Truth};
 use crate::world::World;
 
@@ -54,6 +54,12 @@ impl World {
             }
         }
         for gateway in &self.gateways {
+            for (log, shard) in self.logs.iter().enumerate() {
+                let (at, head) = (gateway.heads[log], shard.head());
+                if at != head && gateway.hub.market_count(number(log)).is_some() {
+                    return Err(diverged(format!("log {log} at {head}, gateway at {at}")));
+                }
+            }
             let known: BTreeSet<MarketId> = gateway.hub.catalogue().map(|m| m.id.clone()).collect();
             if known != self.sources.markets.keys().cloned().collect() {
                 return Err(diverged(format!("catalogue {known:?}")));
@@ -61,7 +67,7 @@ impl World {
         }
         for (c, client) in self.clients.iter().enumerate() {
             let gone = |m: &MarketId| !self.sources.markets.contains_key(m);
-            let ghost = client.held.iter().find(|(k, h)| gone(&k.0) && h.market.book().is_some());
+            let ghost = client.held.iter().find(|(k, h)| gone(&k.0) && h.subscribed && h.market.book().is_some());
             if let Some((key, _)) = ghost {
                 return Err(diverged(format!("client {c} still shows {key:?}")));
             }

@@ -7,7 +7,7 @@ use tictac_gateway::hub::Now;
 use tictac_gateway::wires::Wire;
 use tictac_proto::checksum::{digest_key, mix};
 use tictac_proto::client::{ClientMarket, Outcome};
-use tictac_proto::model::{MarketId, MarketStatus, View};
+use tictac_proto::model::{MarketField, MarketId, MarketStatus, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, Heartbeat, How, Resume, Scope, Subscribe, Subscribed, Up};
 
@@ -129,6 +129,7 @@ impl Client {
     }
 
     fn send(&self, socket: &mut Socket, up: &Up, ear: &mut Ear<'_>) {
+        crate::tell!("{} {:?} says {up:?}", ear.now.mono, self.place);
         let bytes = self.wire.codec().encode(up);
         let node = self.wire.codec().decode(&bytes).expect("what was encoded decodes");
         let read = Up::read(&node).expect("what was encoded reads");
@@ -205,26 +206,30 @@ impl Client {
     pub fn leave(&mut self, i: usize, socket: &mut Socket, ear: &mut Ear<'_>) {
         let wish = self.wishes.remove(i);
         let (scope, view) = (wish.scope, wish.view);
-        if let Scope::Markets(markets) = &scope {
-            for market in markets {
-                let other =
-                    self.wishes.iter().any(|w| w.view == view && !matches!(w.scope, Scope::Markets(_)));
-                if !other {
-                    self.held.remove(&(market.clone(), view));
-                    self.retries.remove(&(market.clone(), view));
-                }
-            }
-        }
+        let wishes = &self.wishes;
+        self.held.retain(|(market, view), held| {
+            let event = held.market.book().and_then(|b| b.fields.text(MarketField::Event));
+            wishes.iter().filter(|w| w.view == *view).any(|w| match &w.scope {
+                Scope::Markets(markets) => markets.contains(market),
+                Scope::Event(wanted) => event.is_none_or(|e| *e == **wanted),
+                Scope::Sport(_) => true,
+            })
+        });
+        self.retries.retain(|(market, view), _| {
+            let named = |w: &Wish| matches!(&w.scope, Scope::Markets(markets) if markets.contains(market));
+            wishes.iter().any(|w| w.view == *view && named(w))
+        });
         self.send(socket, &Up::Unsub { id: self.next_id, scope, view }, ear);
-        self.barrier = Some(ear.now.mono);
-        self.next_ping = ear.now.mono;
-        self.ping(socket, ear);
+        // Pings of one millisecond differ, so that the echo tells which was heard.
+        let time = ear.now.mono * 2 + 1;
+        self.barrier = Some(time);
+        self.send(socket, &Up::Ping { time }, ear);
     }
 
     fn ping(&mut self, socket: &mut Socket, ear: &mut Ear<'_>) {
         if self.is_two_way() && ear.now.mono >= self.next_ping {
             self.next_ping = ear.now.mono + crate::gateway::HEARTBEAT;
-            self.send(socket, &Up::Ping { time: ear.now.mono }, ear);
+            self.send(socket, &Up::Ping { time: ear.now.mono * 2 }, ear);
         }
     }
 
@@ -244,7 +249,14 @@ impl Client {
         let now = ear.now.mono;
         let retries: Vec<_> = self.retries.iter().filter(|r| *r.1 <= now).map(|r| r.0.clone()).collect();
         for (market, view) in retries {
+            if !ear.history.listed.contains(&market) {
+                continue;
+            }
             self.retries.remove(&(market.clone(), view));
+            if !self.is_two_way() {
+                // A one-way client asks by connecting anew.
+                return Ok(true);
+            }
             let conflate = Conflate::Auto;
             let wish = Wish { scope: Scope::Markets(vec![market]), view, conflate };
             self.ask(&wish, Resume::default(), socket, ear);
@@ -280,6 +292,7 @@ impl Client {
             self.token = token;
         }
         let down = frame.down;
+        crate::tell!("{} {:?} hears {down:?}", ear.now.mono, self.place);
         match &down {
             Down::Hb(heartbeat) => self.heartbeat(heartbeat)?,
             Down::Ok(ok) => self.subscribed(ok, &down, ear)?,
@@ -292,10 +305,6 @@ impl Client {
                     if waits {
                         self.held.remove(&key);
                         self.retries.insert(key, due);
-                        if !self.is_two_way() {
-                            self.connect_at = due;
-                            return Ok(true);
-                        }
                     }
                 }
             }
@@ -307,16 +316,11 @@ impl Client {
                     });
                     if self.held.remove(&key).is_some() && named {
                         self.retries.insert(key, ear.now.mono + 300);
-                        if !self.is_two_way() {
-                            return Ok(true);
-                        }
                     }
                 }
             }
             Down::Snap(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
-            Down::Delta(head, _) => {
-                return self.follow(&(head.market.clone(), head.view), &down, socket, ear);
-            }
+            Down::Delta(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
             Down::Crc { market, view, .. } | Down::Gap { market, view, .. } => {
                 return self.follow(&(market.clone(), *view), &down, socket, ear);
             }

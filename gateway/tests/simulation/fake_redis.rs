@@ -96,7 +96,7 @@ impl ShardLog {
             })
             .collect();
         markets.sort_by(|a, b| a.market.cmp(&b.market));
-        Acquired { epoch: self.epoch, n: self.n, markets, unreadable: Vec::new(), covered: Position::ZERO }
+        Acquired { epoch: self.epoch, n: self.n, covered: before.head, markets, unreadable: Vec::new() }
     }
 
     /// The log after a position, if it reaches back to it.

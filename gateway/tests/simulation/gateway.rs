@@ -330,6 +330,7 @@ impl Gateway {
                 continue;
             }
             for message in &messages {
+                crate::tell!("{} gateway {} core {core}: {message:?}", now.mono, self.life);
                 if let ToCore::Head { shard, at, .. } = message {
                     let log = log_of(*shard);
                     if at.epoch > self.epochs[log] {
@@ -404,15 +405,14 @@ fn write(
     dice: &mut Dice,
     cover: &mut Coverage,
 ) {
+    let Some(client) = core.client(id) else { return };
+    let next = socket.written + client.session.unfinished() as u64;
     for (market, stop) in stops {
         let marked = socket.marked.entry(market.clone()).or_insert(Position::ZERO);
         if *stop > *marked {
             *marked = *stop;
-            socket.marks.push_back((socket.written, market.clone(), *stop));
+            socket.marks.push_back((next, market.clone(), *stop));
         }
-    }
-    if core.client(id).is_none() {
-        return;
     }
     let beat = now.mono >= socket.next_beat;
     if beat {

@@ -21,6 +21,8 @@ impl Violation {
 /// What the log took in.
 #[derive(Debug, Default)]
 pub struct History {
+    /// Markets that there are, which a client can ask a gateway at any time.
+    pub listed: BTreeSet<MarketId>,
     /// Whether a market was really open, from each of its positions on.
     open: BTreeMap<MarketId, BTreeMap<Position, bool>>,
     stops: BTreeMap<MarketId, BTreeSet<Position>>,
@@ -32,6 +34,17 @@ pub struct History {
 impl History {
     pub fn moved(&mut self, market: &MarketId, at: Position, open: bool) {
         self.open.entry(market.clone()).or_default().insert(at, open);
+    }
+
+    /// A market that an ingest had only read from the log turns out to be open. Whatever made it untradable on the way
+    /// would have been a stop, so it was open since the last one.
+    pub fn confirmed(&mut self, market: &MarketId) {
+        let last = Position::new(u64::MAX, u64::MAX);
+        let stop = self.stop_at(market, last);
+        let Some(open) = self.open.get_mut(market) else { return };
+        for (at, open) in open.range_mut(stop..) {
+            *open |= *at > stop || stop.is_zero();
+        }
     }
 
     pub fn stopped(&mut self, market: &MarketId, at: Position) {

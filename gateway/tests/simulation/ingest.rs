@@ -130,6 +130,11 @@ impl Ingest {
         }
         while self.inbox.front().is_some_and(|(due, _)| *due <= around.now.mono) {
             let Some((_, message)) = self.inbox.pop_front() else { break };
+            if matches!(message.says, Says::All { .. }) {
+                for log in 0..LOGS {
+                    self.flush(log, around, &mut published);
+                }
+            }
             self.take_in(&message, around)?;
             for log in 0..LOGS {
                 if self.shards[log].pending.len() >= 4 || around.dice.chance(500) {
@@ -177,7 +182,7 @@ impl Ingest {
                     shard.gone.retain(|g| g != market);
                 }
             }
-            if reopened {
+            if reopened && log < LOGS - 1 {
                 history.may_reopen(market, entry.at);
             }
         }
@@ -264,12 +269,21 @@ impl Ingest {
             other => other,
         };
         let entry = entry.map_err(|why| Violation::new("ingest", why.to_string()))?;
+        let stops = entry.as_ref().is_some_and(|e| matches!(e.what, What::Delta { stop: true, .. }));
+        if self.shards[log].owned && log < LOGS - 1 && self.knows_open(market) && !stops {
+            around.history.confirmed(market);
+        }
         self.sequenced(log, entry, true, around.history);
         Ok(())
     }
 
     /// What the catalogue says of markets.
-    fn list(&mut self, briefs: &[Brief], rollback: bool, around: &mut Around<'_>) -> Result<(), Violation> {
+    fn list(
+        &mut self,
+        briefs: &[Brief],
+        rollback: bool,
+        around: &mut Around<'_>,
+    ) -> Result<(), Violation> {
         let times = Self::times(around.now);
         for brief in briefs {
             let source: Arc<str> = SOURCES[brief.source].into();
@@ -374,6 +388,7 @@ impl Ingest {
         }
         let gone = std::mem::take(&mut shard.gone);
         let (epoch, first) = (first.epoch, first.seq);
+        // This log forgets by room alone; that nothing uncovered goes is for the snapshots above to see to.
         let batch = Batch { epoch, first, entries, snapshots, gone, ..Batch::default() };
         let unknown = around.dice.chance(around.unknown);
         if unknown && around.dice.chance(500) {
@@ -385,7 +400,10 @@ impl Ingest {
         match around.logs[log].append(&self.owner, &batch) {
             Ok(()) => {
                 for (entry, known) in &pending {
-                    note(around.history, entry, known);
+                    crate::tell!("{} {} writes {log} {entry:?} {known:?}", around.now.mono, self.owner.id);
+                    if log < LOGS - 1 {
+                        note(around.history, entry, known);
+                    }
                 }
                 published.extend(batch.entries.into_iter().map(|bytes| (log, bytes)));
                 if unknown {
@@ -395,7 +413,7 @@ impl Ingest {
                 }
             }
             Err(LogError::Fenced { .. }) => {
-                self.let_go(log, around.now);
+                    self.let_go(log, around.now);
             }
             Err(other) => panic!("the fake log answered {other}"),
         }

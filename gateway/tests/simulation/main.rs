@@ -31,6 +31,17 @@ use history::Violation;
 use tictac_proto::guard::{Guard, only_without};
 use world::World;
 
+/// Tells what happens, where `TICTAC_SEED` runs one seed alone.
+macro_rules! tell {
+    ($($arg:tt)*) => { if crate::tells() { println!($($arg)*); } };
+}
+pub(crate) use tell;
+
+fn tells() -> bool {
+    static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *TELLS.get_or_init(|| number("TICTAC_SEED").is_some())
+}
+
 const COMMAND: &str = "cargo test -p tictac-gateway --test simulation -- --nocapture ten_thousand_seeds";
 
 fn run(seed: u64) -> Result<Coverage, Violation> {

@@ -120,7 +120,9 @@ impl World {
         for _ in 0..dice.range(1, 4) {
             let scope = Scope::Markets(vec![dice.pick(&ids).clone()]);
             let (view, conflate) = (*dice.pick(&View::ALL), *dice.pick(&conflates));
-            wishes.push(Wish { scope, view, conflate });
+            if !wishes.iter().any(|w| w.scope == scope && w.view == view) {
+                wishes.push(Wish { scope, view, conflate });
+            }
         }
         let slow = self.faults.contains(&Fault::SlowClient) && dice.chance(600);
         let speed = if slow { dice.range(1, 20) as usize } else { 100_000 };
@@ -135,6 +137,11 @@ impl World {
     pub fn pass(&mut self, elapsed: i64) -> Result<(), Violation> {
         self.now.mono += elapsed;
         self.now.wall += elapsed;
+        if self.history.listed.len() != self.sources.markets.len()
+            || !self.sources.markets.keys().eq(self.history.listed.iter())
+        {
+            self.history.listed = self.sources.markets.keys().cloned().collect();
+        }
         while self.images.front().is_some_and(|i| i.0 <= self.now.mono) {
             let Some((_, ingest, source)) = self.images.pop_front() else { break };
             let message = self.sources.all_of(source);
@@ -400,6 +407,9 @@ impl World {
                     view: *ear.dice.pick(&View::ALL),
                     conflate: *ear.dice.pick(&[Conflate::Raw, Conflate::Auto, Conflate::Every(250)]),
                 };
+                if client.wishes.iter().any(|w| w.scope == wish.scope && w.view == wish.view) {
+                    return;
+                }
                 client.wishes.push(wish.clone());
                 client.ask(&wish, tictac_proto::wire::Resume::default(), socket, &mut ear);
             }
