@@ -7,9 +7,13 @@
 //! | [`log`] | where ingest writes and gateways follow, in Redis or in this process |
 //! | [`envelope`], [`native`], [`mcm`] | what sources send → [`update`]s or [`problem`]s |
 //! | [`recording`], [`simulator`] | input without a source |
+//! | [`redis_input`] | sources over Redis, and what is said to them |
+//! | [`embedded`] | all of it in one process, for the gateway alone |
+//! | [`replay`], [`pacing`] | a recording as a source |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
+pub mod embedded;
 pub mod engine;
 pub mod envelope;
 pub mod log;
@@ -17,8 +21,11 @@ pub mod mcm;
 pub mod metrics;
 pub mod native;
 pub mod node;
+pub mod pacing;
 pub mod problem;
 pub mod recording;
+pub mod redis_input;
+pub mod replay;
 pub mod service;
 pub mod simulator;
 #[cfg(feature = "testing")]

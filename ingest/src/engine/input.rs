@@ -10,6 +10,10 @@ use tictac_proto::wire::FeedState;
 const TAKEN_MESSAGES: u32 = 64;
 /// Else it is sent after this, ms.
 const TAKEN_EVERY: i64 = 50;
+/// It is said again after this, ms, while the source is heard: it may have been lost.
+const TAKEN_AGAIN: i64 = 1_000;
+/// A source not heard for this long, ms, waits for nothing.
+const NOT_WAITING: i64 = 10_000;
 /// Most markets that one request for images names.
 const MAX_ASKED: usize = 256;
 
@@ -206,6 +210,15 @@ impl InputTracker {
         std::mem::take(&mut self.untrusted).into_iter().collect()
     }
 
+    fn taken_is_due(&self, seq: u64, now: i64) -> bool {
+        let since = now.saturating_sub(self.taken_at);
+        if self.taken != Some(seq) {
+            // A clock that was set back keeps nothing back.
+            return self.untold >= TAKEN_MESSAGES || !(0..TAKEN_EVERY).contains(&since);
+        }
+        since >= TAKEN_AGAIN && self.heard.is_some_and(|heard| now - heard < NOT_WAITING)
+    }
+
     /// What is to be said to the source now. `hold` keeps back what would make it send more.
     pub fn control(&mut self, now: i64, every: i64, hold: bool, out: &mut Vec<Control>) {
         if self.lane == Lane::Embedded {
@@ -213,8 +226,7 @@ impl InputTracker {
         }
         if let Some(seq) = self.seq
             && !hold
-            && self.taken != Some(seq)
-            && (self.untold >= TAKEN_MESSAGES || now.abs_diff(self.taken_at) >= TAKEN_EVERY.unsigned_abs())
+            && self.taken_is_due(seq, now)
         {
             out.push(Control::Taken(seq));
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
