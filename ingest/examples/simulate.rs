@@ -1,4 +1,4 @@
-//! Sixty simulated seconds, to be looked at: `cargo run -p tictac-ingest --example simulate [seconds] [seed]`.
+//! Sixty simulated seconds, to be looked at: `cargo run -p tictac-ingest --example simulate [seconds] [seed] [rate]`.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,10 @@ fn main() {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<u64>().unwrap_or(60));
     let seconds = i64::try_from(arguments.next().unwrap_or(60)).unwrap_or(60);
     let seed = arguments.next().unwrap_or(1);
+    #[allow(clippy::cast_precision_loss, reason = "a small factor")]
+    let rate = arguments.next().unwrap_or(1) as f64;
     let start = 1_764_038_400_000;
-    let mut simulator = Simulator::new(seed, Config::default());
+    let mut simulator = Simulator::new(seed, Config { rate, ..Config::default() });
     let mut updates = Vec::new();
     let mut by_second = Vec::new();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();

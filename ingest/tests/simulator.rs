@@ -173,10 +173,9 @@ fn books_equal_truth_and_markets_behave_for_ten_minutes() {
         assert!(gone >= 10 && most <= 40, "seed {seed}: {gone} gone, {most} at most");
         let rate = changes / 600;
         assert!((80..=150).contains(&rate), "seed {seed}: {rate} changes a second");
-        eprintln!(
-            "seed {seed}: {rate} changes/s, {gone} gone, at most {most} markets, {reasons:?}, {scopes:?}"
-        );
+        eprintln!("seed {seed}: {rate} changes/s, {gone} gone, at most {most} markets, {reasons:?}");
     }
+    assert!(goals >= 8 && scopes.len() >= 2, "{goals} goals, {scopes:?}");
 }
 
 #[test]
@@ -213,8 +212,8 @@ fn the_rate_multiplies_updates() {
         simulator.advance(START + 20_000, &mut updates);
         updates.len()
     };
-    let (one, fifty) = (count(1.0), count(50.0));
-    assert!(fifty > 20 * one && fifty < 80 * one, "{one} {fifty}");
+    let (one, ten) = (count(1.0), count(10.0));
+    assert!(ten > 6 * one && ten < 15 * one, "{one} {ten}");
 }
 
 #[test]

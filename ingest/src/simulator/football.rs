@@ -34,13 +34,16 @@ pub(super) struct Football {
     goals: [usize; 2],
     /// Minute in which the second half ends.
     full_time: f64,
+    /// Minute by which somebody has scored, where the programme wants that: whoever looks at a demo for a minute
+    /// should see a goal.
+    due: Option<f64>,
     repriced: i64,
 }
 
 impl Football {
     pub(super) fn new(ids: &mut Ids, start: i64, minute: f64, chance: &mut Chance) -> (Self, Fixture) {
         let (home, away, league) = ids.names.football(chance);
-        let strength = [chance.between(1.2, 2.4), chance.between(0.9, 1.9)];
+        let strength = [chance.between(1.1, 2.1), chance.between(0.8, 1.6)];
         let mut game = Self {
             phase: if minute > 0.0 { Phase::First } else { Phase::Before },
             start,
@@ -48,6 +51,7 @@ impl Football {
             strength,
             goals: [0, 0],
             full_time: 90.0 + chance.between(2.0, 5.0),
+            due: (minute > 0.0).then(|| minute + chance.between(3.0, 6.0)),
             repriced: 0,
         };
         let mut fixture = Fixture::new(ids, &format!("{home} v {away}"), "football", league, None, start);
@@ -163,7 +167,10 @@ impl Football {
         // More goals fall late than early.
         let urgency = 0.8 + 0.4 * (self.minute / 90.0).min(1.0);
         for side in 0..2 {
-            if !fixture.is_stopped() && chance.happens(self.strength[side] * urgency * minutes / 90.0) {
+            let due = self.due.is_some_and(|due| self.minute >= due);
+            let scores = due || chance.happens(self.strength[side] * urgency * minutes / 90.0);
+            if scores && !fixture.is_stopped() {
+                self.due = None;
                 self.goals[side] += 1;
                 fixture.stop(StopScope::Event, "goal", now + chance.whole(4_000, 9_000), out);
                 fixture.set_all(MarketField::Score, self.score().as_str());
@@ -298,6 +305,7 @@ mod tests {
             strength: [1.5, 1.1],
             goals: [0, 0],
             full_time: 93.0,
+            due: None,
             repriced: 0,
         };
         for type_ in ["MATCH_ODDS", "OVER_UNDER_25", "BOTH_TEAMS_TO_SCORE", "CORRECT_SCORE"] {

@@ -38,6 +38,8 @@ pub(super) struct Quote {
     pub(super) mood: f64,
     /// Levels that a side should have.
     pub(super) depth: usize,
+    /// Ticks between the best prices that nobody offers.
+    pub(super) gap: usize,
 }
 
 /// A market, its prices and what is not yet said of it.
@@ -86,7 +88,7 @@ impl Market {
             selection.fields.insert(SelectionField::Sort, sort.into());
             selection.fields.insert(SelectionField::Status, SelectionStatus::Active.code().into());
             truth.selections.insert(key, selection);
-            quotes.push(Quote { key, model, mood: 0.0, depth: 0 });
+            quotes.push(Quote { key, model, mood: 0.0, depth: 0, gap: 0 });
         }
         #[allow(clippy::cast_precision_loss, reason = "a handful")]
         let winners = plan.winners as f64;

@@ -46,13 +46,13 @@ use crate::update::Update;
 const STEP: i64 = 100;
 /// Longest time that one call makes up for; what lies before it is skipped.
 const MAX_ADVANCE: i64 = 600_000;
-/// Updates a second at rate 1 on average.
+/// Things that happen a second at rate 1, were every event of activity 1.
 const BASE_RATE: f64 = 130.0;
 
 /// What is simulated.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Factor on the number of price updates; 1 is about 110 a second over all markets.
+    /// Factor on the number of price updates; 1 is about 130 a second over all markets.
     pub rate: f64,
     /// How much faster than in life matches run; 10 plays a football match in about 11 minutes. Races run as in life.
     pub pace: f64,

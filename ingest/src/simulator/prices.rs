@@ -18,6 +18,7 @@ impl Market {
     pub(super) fn price_all(&mut self, chance: &mut Chance) {
         for i in 0..self.quotes.len() {
             self.quotes[i].mood = 0.05 * chance.normal();
+            self.quotes[i].gap = self.some_gap(chance);
             self.quotes[i].depth = usize::try_from(chance.whole(DEPTH.0, DEPTH.1)).unwrap_or(6);
         }
         for i in 0..self.quotes.len() {
@@ -94,6 +95,9 @@ impl Market {
             self.reprice_fixed(i);
             return;
         }
+        if chance.happens(0.03) {
+            self.quotes[i].gap = self.some_gap(chance);
+        }
         match chance.unit() {
             x if x < 0.45 => self.resize(i, chance),
             x if x < 0.62 => self.trade(i, chance),
@@ -101,6 +105,15 @@ impl Market {
             _ => {}
         }
         self.requote(i, false, chance);
+    }
+
+    /// A gap between the best prices: seldom any where much is offered, up to three ticks where little is.
+    fn some_gap(&self, chance: &mut Chance) -> usize {
+        match self.liquidity {
+            l if l > 100.0 => usize::from(chance.happens(0.1)),
+            l if l > 40.0 => chance.below(2),
+            _ => chance.below(4),
+        }
     }
 
     /// A selection, the favourites more often.
@@ -149,9 +162,7 @@ impl Market {
             f if f > 0.988 => (None, Some(0)),
             f => {
                 let back = at_or_below(1.0 / f).min(COUNT - 2);
-                let widest = if self.liquidity > 60.0 { 1 } else { 3 };
-                let gap = if chance.happens(0.75) { 0 } else { chance.below(widest + 1) };
-                (Some(back), Some((back + 1 + gap).min(COUNT - 1)))
+                (Some(back), Some((back + 1 + self.quotes[i].gap).min(COUNT - 1)))
             }
         };
         self.side_to(key, Side::Back, back, whole, chance);
