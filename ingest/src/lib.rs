@@ -7,6 +7,9 @@
 //! | [`log`] | where ingest writes and gateways follow, in Redis or in this process |
 //! | [`envelope`], [`native`], [`mcm`] | what sources send → [`update`]s or [`problem`]s |
 //! | [`recording`], [`simulator`] | input without a source |
+//! | [`redis_input`] | sources over Redis, and what is said to them |
+//! | [`embedded`] | all of it in one process, for the gateway alone |
+//! | [`replay`], [`pacing`] | a recording as a source |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
@@ -21,6 +24,8 @@ pub mod node;
 pub mod pacing;
 pub mod problem;
 pub mod recording;
+pub mod redis_input;
+pub mod replay;
 pub mod service;
 pub mod simulator;
 #[cfg(feature = "testing")]

@@ -10,6 +10,10 @@ use tictac_proto::wire::FeedState;
 const TAKEN_MESSAGES: u32 = 64;
 /// Else it is sent after this, ms.
 const TAKEN_EVERY: i64 = 50;
+/// It is said again after this, ms, while the source is heard: it may have been lost.
+const TAKEN_AGAIN: i64 = 1_000;
+/// A source not heard for this long, ms, waits for nothing.
+const NOT_WAITING: i64 = 60_000;
 /// Most markets that one request for images names.
 const MAX_ASKED: usize = 256;
 
@@ -36,8 +40,14 @@ pub enum Sequence {
 /// What ingest says to a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
-    /// Messages up to this number are taken in.
-    Taken(u64),
+    /// All messages from `since` to `seq` are taken in. A source that sent others before `since` knows that they were not
+    /// (by this ingest) and sends them again, if it can.
+    Taken {
+        /// Number of the last message.
+        seq: u64,
+        /// Number of the first one since when none is missing.
+        since: u64,
+    },
     /// These markets are to be imaged.
     Image(Vec<MarketId>),
 }
@@ -47,7 +57,9 @@ impl Control {
     #[must_use]
     pub fn to_json(&self) -> String {
         match self {
-            Self::Taken(seq) => serde_json::json!({ "op": "taken", "seq": seq }).to_string(),
+            Self::Taken { seq, since } => {
+                serde_json::json!({ "op": "taken", "seq": seq, "since": since }).to_string()
+            }
             Self::Image(markets) => {
                 let markets: Vec<&str> = markets.iter().map(|m| &**m).collect();
                 serde_json::json!({ "op": "image", "markets": markets }).to_string()
@@ -62,6 +74,8 @@ pub struct InputTracker {
     lane: Lane,
     /// Number of the last message; `None` before the first and where unsequenced.
     seq: Option<u64>,
+    /// Number of the first message since when none is missing.
+    since: u64,
     /// Whether its messages have no numbers.
     unsequenced: bool,
     heard: Option<i64>,
@@ -86,6 +100,7 @@ impl InputTracker {
         Self {
             lane,
             seq: None,
+            since: 0,
             unsequenced: false,
             heard: None,
             late: false,
@@ -108,14 +123,18 @@ impl InputTracker {
         if seq.is_some() {
             self.untold += 1;
         }
-        match (before, seq) {
+        let sequence = match (before, seq) {
             (Some(before), Some(seq)) if seq == before => Sequence::Duplicate,
             (Some(before), Some(seq)) if seq == before + 1 => Sequence::Next,
             (Some(_), Some(_)) => Sequence::Broken,
             // A source that stops or starts to number its messages: nothing shows that none is missing.
             (Some(_), None) => Sequence::Broken,
             (None, _) => Sequence::Next,
+        };
+        if before.is_none() || sequence == Sequence::Broken {
+            self.since = seq.unwrap_or(0);
         }
+        sequence
     }
 
     /// Whether a break of the subscription may have lost something that no number will show.
@@ -206,17 +225,25 @@ impl InputTracker {
         std::mem::take(&mut self.untrusted).into_iter().collect()
     }
 
+    fn taken_is_due(&self, seq: u64, now: i64) -> bool {
+        let since = now.saturating_sub(self.taken_at);
+        if self.taken != Some(seq) {
+            // A clock that was set back keeps nothing back.
+            return self.untold >= TAKEN_MESSAGES || !(0..TAKEN_EVERY).contains(&since);
+        }
+        since >= TAKEN_AGAIN && self.heard.is_some_and(|heard| now - heard < NOT_WAITING)
+    }
+
     /// What is to be said to the source now. `hold` keeps back what would make it send more.
     pub fn control(&mut self, now: i64, every: i64, hold: bool, out: &mut Vec<Control>) {
         if self.lane == Lane::Embedded {
             return;
         }
-        if let Some(seq) = self.seq
-            && !hold
-            && self.taken != Some(seq)
-            && (self.untold >= TAKEN_MESSAGES || now.abs_diff(self.taken_at) >= TAKEN_EVERY.unsigned_abs())
+        // Held back, what was said last is said again: it is a sign of life.
+        if let Some(seq) = if hold { self.taken } else { self.seq }
+            && self.taken_is_due(seq, now)
         {
-            out.push(Control::Taken(seq));
+            out.push(Control::Taken { seq, since: self.since.min(seq) });
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
         }
         let ask = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());

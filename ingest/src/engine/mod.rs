@@ -410,8 +410,11 @@ impl Engine {
         })
     }
 
-    /// What is to be said to sources now.
+    /// What is to be said to sources now. Only the catalogue's owner says something: those that stand by may be behind.
     pub fn take_control(&mut self, now: i64) -> Vec<(Arc<str>, Control)> {
+        if !self.catalogue.is_owned() {
+            return Vec::new();
+        }
         let hold = self.backlog() > HOLD_ABOVE;
         let (mut all, mut some) = (Vec::new(), Vec::new());
         for (source, tracker) in &mut self.sources {

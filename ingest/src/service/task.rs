@@ -153,7 +153,7 @@ impl Task {
     /// Says to sources what is to be said. Where the channel is full it is lost: all of it is said again in time.
     fn say(&mut self) {
         for (source, control) in self.engine.take_control(now_ms()) {
-            if matches!(control, Control::Taken(_)) {
+            if matches!(control, Control::Taken { .. }) {
                 self.settings.metrics.taken.inc();
             }
             if self.control.try_send((source, control)).is_err() {
