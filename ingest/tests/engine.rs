@@ -1,4 +1,5 @@
 //! The engine against a log that is a few maps: whatever sources say, what is written holds the truth at every moment.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -168,6 +169,7 @@ fn status(engine: &Engine, market: &str) -> MarketStatus {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "made one at a time")]
 enum Step {
     Say(u8, Update),
     Wait(i64),

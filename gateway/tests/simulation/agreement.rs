@@ -67,7 +67,8 @@ impl World {
         }
         for (c, client) in self.clients.iter().enumerate() {
             let gone = |m: &MarketId| !self.sources.markets.contains_key(m);
-            let ghost = client.held.iter().find(|(k, h)| gone(&k.0) && h.subscribed && h.market.book().is_some());
+            let ghost =
+                client.held.iter().find(|(k, h)| gone(&k.0) && h.subscribed && h.market.book().is_some());
             if let Some((key, _)) = ghost {
                 return Err(diverged(format!("client {c} still shows {key:?}")));
             }

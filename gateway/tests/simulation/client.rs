@@ -320,7 +320,9 @@ impl Client {
                 }
             }
             Down::Snap(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
-            Down::Delta(head, _) => return self.follow(&(head.market.clone(), head.view), &down, socket, ear),
+            Down::Delta(head, _) => {
+                return self.follow(&(head.market.clone(), head.view), &down, socket, ear);
+            }
             Down::Crc { market, view, .. } | Down::Gap { market, view, .. } => {
                 return self.follow(&(market.clone(), *view), &down, socket, ear);
             }

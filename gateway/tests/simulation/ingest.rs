@@ -278,12 +278,7 @@ impl Ingest {
     }
 
     /// What the catalogue says of markets.
-    fn list(
-        &mut self,
-        briefs: &[Brief],
-        rollback: bool,
-        around: &mut Around<'_>,
-    ) -> Result<(), Violation> {
+    fn list(&mut self, briefs: &[Brief], rollback: bool, around: &mut Around<'_>) -> Result<(), Violation> {
         let times = Self::times(around.now);
         for brief in briefs {
             let source: Arc<str> = SOURCES[brief.source].into();
@@ -413,7 +408,7 @@ impl Ingest {
                 }
             }
             Err(LogError::Fenced { .. }) => {
-                    self.let_go(log, around.now);
+                self.let_go(log, around.now);
             }
             Err(other) => panic!("the fake log answered {other}"),
         }
