@@ -38,8 +38,8 @@ pub struct ClientMarket {
     held: Option<(Book, Position)>,
     stop: Position,
     gap: bool,
-    /// An `ok` promised something newer that has not come yet.
-    promised: bool,
+    /// Where the last `ok` said that a base brings this client.
+    promised: Position,
     shard: Option<u16>,
     /// The source that `ok` named, for markets whose book names none.
     source: Option<Arc<str>>,
@@ -56,7 +56,7 @@ impl ClientMarket {
             held: None,
             stop: Position::ZERO,
             gap: false,
-            promised: false,
+            promised: Position::ZERO,
             shard: None,
             source: None,
             feed: FeedState::Live,
@@ -126,7 +126,7 @@ impl ClientMarket {
     pub fn tradable_market(&self) -> bool {
         let Some((book, at)) = &self.held else { return false };
         let behind_stop = *at < self.stop && on(Guard::StopBarrier);
-        let current = !self.gap && !self.promised && !behind_stop;
+        let current = !self.gap && *at >= self.promised && !behind_stop;
         book.status() == MarketStatus::Open && self.feed == FeedState::Live && current
     }
 
@@ -155,7 +155,6 @@ impl ClientMarket {
                 book.apply(delta, head.at.seq);
                 self.held = Some((book, head.at));
                 self.gap = false;
-                self.promised = false;
                 self.shard = Some(head.shard);
                 self.feed = head.feed;
                 Outcome::Replaced
@@ -174,7 +173,6 @@ impl ClientMarket {
                 }
                 book.apply(delta, head.seq);
                 at.seq = head.seq;
-                self.promised = false;
                 Outcome::Applied
             }
             Down::Stop { market, at, .. } if *market == self.market => {
@@ -203,7 +201,7 @@ impl ClientMarket {
                 self.shard = Some(ok.shard);
                 self.source = Some(ok.source.clone());
                 self.feed = ok.feed;
-                self.promised = ok.how != How::Exact;
+                self.promised = if ok.how == How::Exact { Position::ZERO } else { ok.at };
                 Outcome::Noted
             }
             Down::Feed(news) => {

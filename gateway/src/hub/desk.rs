@@ -265,8 +265,12 @@ impl Hub {
         // The run's next frame starts here: a client below it must be brought up to it, even by an empty delta.
         let run_from = desk.views.iter().find(|v| v.view == view).map_or(0, |v| v.seq);
         let feed = self.feed_of(shard, &id, now).state;
-        let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(&id)) else { return };
+        let Some(follower) = self.followers.get(&shard).map(|w| &w.follower) else { return };
+        let Some(market) = follower.market(&id) else { return };
         let since = match from {
+            // It followed a gateway that was ahead of this one. What comes here next may be the difference of two
+            // snapshots, which holds for no state in between: it waits in a gap until this gateway is there.
+            Some(from) if from > follower.at() => None,
             // A position by shard is ahead of markets that have been quiet since: nothing is missing.
             Some(from) if from.epoch == market.at.epoch && from.seq >= market.at.seq => {
                 Some(Delta::default())

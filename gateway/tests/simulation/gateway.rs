@@ -171,6 +171,11 @@ impl Gateway {
         self.resubscribe = Some(back_at);
     }
 
+    /// A subscription that is being made anew is made now.
+    pub fn hurry(&mut self, now: Now) {
+        self.resubscribe = self.resubscribe.map(|at| at.min(now.mono));
+    }
+
     pub fn connect(&mut self, core: usize, wire: Wire, capacity: usize, now: Now) -> SessionId {
         let pause = (wire != Wire::Sse).then_some(HEARTBEAT * 5 / 2);
         let session = self.cores[core].core.connect(wire, Rights::All, pause, now);
@@ -344,7 +349,9 @@ impl Gateway {
             let mut raised = Vec::new();
             for market in self.hub.catalogue().map(|m| m.id.clone()).collect::<BTreeSet<_>>() {
                 let Some(held) = self.hub.market(&market) else { continue };
+                // A stop of an older epoch is over: the new owner's image says what holds, and is a stop where it must.
                 let stop = history.stop_at(&market, held.at);
+                let stop = if stop.epoch == held.at.epoch { stop } else { Position::ZERO };
                 let told = self.stops.entry(market.clone()).or_insert(Position::ZERO);
                 if stop > *told {
                     *told = stop;

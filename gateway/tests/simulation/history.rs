@@ -42,8 +42,9 @@ impl History {
         let last = Position::new(u64::MAX, u64::MAX);
         let stop = self.stop_at(market, last);
         let Some(open) = self.open.get_mut(market) else { return };
-        for (at, open) in open.range_mut(stop..) {
-            *open |= *at > stop || stop.is_zero();
+        // The stop itself may leave it open (play begins), and where it did not the book says so.
+        for (_, open) in open.range_mut(stop..) {
+            *open = true;
         }
     }
 

@@ -130,3 +130,52 @@ fn ten_thousand_seeds() {
     }
     assert!(found.failures.is_empty(), "{} seeds fail: {:?}", found.failures.len(), found.by_oracle());
 }
+
+/// With a guard gone, a campaign must fail in one of the oracles that the guard is there for; the same seeds pass with it.
+fn needs(guard: Guard, oracles: &[&str]) {
+    let seeds: Vec<u64> = (0..number("TICTAC_GUARD_SEEDS").unwrap_or(400)).collect();
+    let without = campaign(&seeds, Some(guard));
+    let by_oracle = without.by_oracle();
+    println!("without {guard:?}: {} of {} seeds fail: {by_oracle:?}", without.failures.len(), seeds.len());
+    assert!(
+        oracles.iter().any(|o| by_oracle.keys().any(|k| k.starts_with(o))),
+        "without {guard:?} none of {oracles:?} failed, but {by_oracle:?}"
+    );
+    let with = campaign(&seeds, None);
+    assert!(with.failures.is_empty(), "with every guard {} seeds fail: {:?}", with.failures.len(), with.by_oracle());
+}
+
+#[test]
+fn without_the_fence_two_owners_write_and_it_is_seen() {
+    needs(Guard::Fence, &["1:", "7:"]);
+}
+
+#[test]
+fn without_the_shard_counter_lost_entries_go_unseen() {
+    needs(Guard::ShardCounter, &["1:"]);
+}
+
+#[test]
+fn without_the_position_in_alive_a_lost_tail_is_not_found() {
+    needs(Guard::AlivePosition, &["8:", "1:"]);
+}
+
+#[test]
+fn without_the_stop_barrier_old_prices_reopen_a_market() {
+    needs(Guard::StopBarrier, &["4:"]);
+}
+
+#[test]
+fn without_the_stop_of_snapshots_prices_run_ahead_of_a_stop() {
+    needs(Guard::SnapshotStop, &["4:"]);
+}
+
+#[test]
+fn without_the_deletes_of_depth_views_ghost_levels_stay() {
+    needs(Guard::ViewDeletes, &["1:", "3: checksum"]);
+}
+
+#[test]
+fn without_the_refusal_of_lower_epochs_positions_go_back() {
+    needs(Guard::LowerEpochs, &["1:", "2:", "4:"]);
+}

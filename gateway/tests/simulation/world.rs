@@ -450,6 +450,7 @@ impl World {
         for gateway in &mut self.gateways {
             gateway.paused_until = 0;
             gateway.deaf_until = 0;
+            gateway.hurry(self.now);
         }
         for client in &mut self.clients {
             client.speed = 100_000;
