@@ -33,8 +33,11 @@ fn market(book: &Book, want: &Json) -> Option<String> {
     };
     let matched = book.fields.int(MarketField::Matched).unwrap_or(0);
     let head = (status.as_str(), book.in_play(), matched);
-    let theirs =
-        (want["status"].as_str().unwrap(), want["in_play"].as_bool().unwrap(), hundredths(&want["total_matched"]));
+    let theirs = (
+        want["status"].as_str().unwrap(),
+        want["in_play"].as_bool().unwrap(),
+        hundredths(&want["total_matched"]),
+    );
     if head != theirs {
         return Some(format!("{head:?}, not {theirs:?}"));
     }
@@ -51,11 +54,14 @@ fn market(book: &Book, want: &Json) -> Option<String> {
         {
             return Some(format!("{name}: {:?}, not {want}", runner.fields));
         }
-        [(Side::Back, "back"), (Side::Lay, "lay"), (Side::Traded, "traded")].into_iter().find_map(|(side, which)| {
-            let mine: Vec<(i64, i64)> = runner.ladder(side).best_first(book.best_is_high(side)).collect();
-            let levels = want[which].as_array().unwrap().iter();
-            let theirs: Vec<(i64, i64)> = levels.map(|l| (hundredths(&l[0]), hundredths(&l[1]))).collect();
-            (mine != theirs).then(|| format!("{name} {which}: {mine:?}, not {theirs:?}"))
-        })
+        [(Side::Back, "back"), (Side::Lay, "lay"), (Side::Traded, "traded")].into_iter().find_map(
+            |(side, which)| {
+                let mine: Vec<(i64, i64)> = runner.ladder(side).best_first(book.best_is_high(side)).collect();
+                let levels = want[which].as_array().unwrap().iter();
+                let theirs: Vec<(i64, i64)> =
+                    levels.map(|l| (hundredths(&l[0]), hundredths(&l[1]))).collect();
+                (mine != theirs).then(|| format!("{name} {which}: {mine:?}, not {theirs:?}"))
+            },
+        )
     })
 }

@@ -42,7 +42,8 @@ impl Process {
         let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
         let listen = redis_input::listen(redis(server), ingest.input().clone(), metrics, cancel.clone());
         let tell = redis_input::tell(redis(server), controls);
-        let tasks = vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
+        let tasks =
+            vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
         Self { ingest, tasks, cancel }
     }
 
@@ -135,13 +136,21 @@ async fn what_a_source_publishes_is_what_a_gateway_has_also_after_a_kill() {
     simulator.images(&mut images);
     source.say(&images).await;
     gateway.until("imaged, it is live", |g| g.feed("demo") == FeedState::Live).await;
-    simulator.advance(now, &mut images);
     images.clear();
     simulator.advance(now + 5_000, &mut images);
     source.say(&images).await;
+    gateway.until("it goes on", |g| same(&simulator, &g.books())).await;
+
+    // One that stops gives its shards up: nobody waits for a lease.
+    let books = gateway.books();
+    let before = gateway.followers[&0].at().epoch;
     next.stop().await;
+    let owner = server.command(&[b"GET", b"odds:{0}:own"]).unwrap();
+    assert_eq!(owner, redis::Value::Nil, "the lease is given back");
     let last = Process::start(&server);
-    source.say(&[]).await;
+    gateway
+        .until("the last one has it all", |g| g.followers[&0].at().epoch > before && g.books() == books)
+        .await;
     last.stop().await;
 }
 
@@ -152,15 +161,16 @@ async fn a_gap_is_stale_and_images_are_asked_for() {
     let process = Process::start(&server);
     let mut source = Source::new(&server, "demo").await;
     source.heard().await;
-    let mut control =
-        redis::Client::open(server.url()).unwrap().get_async_pubsub().await.unwrap();
+    let mut control = redis::Client::open(server.url()).unwrap().get_async_pubsub().await.unwrap();
     control.subscribe("odds:ctl:demo").await.unwrap();
     let mut gateway = Gateway::new(&LogReader::from(RedisLog::new(redis(&server)).unwrap()), SHARDS);
     let mut simulator = Simulator::new(3, Config::default());
     let mut updates = Vec::new();
     simulator.advance(1_764_000_000_000, &mut updates);
     source.say(&updates).await;
-    gateway.until("all is there", |g| same(&simulator, &g.books()) && g.feed("demo") == FeedState::Live).await;
+    gateway
+        .until("all is there", |g| same(&simulator, &g.books()) && g.feed("demo") == FeedState::Live)
+        .await;
 
     source.seq += 1;
     source.say(&[]).await;
