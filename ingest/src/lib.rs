@@ -9,10 +9,13 @@
 //! | [`recording`], [`simulator`] | input without a source |
 //! | [`redis_input`] | sources over Redis, and what is said to them |
 //! | [`embedded`] | all of it in one process, for the gateway alone |
-//! | [`replay`], [`pacing`] | a recording as a source |
+//! | [`replay`], [`simulate`], [`pacing`] | a recording, or the simulator, as a source over Redis |
+//! | [`config`], [`admin`] | of the program: its settings, its port for operators |
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod embedded;
 pub mod engine;
 pub mod envelope;
@@ -27,6 +30,7 @@ pub mod recording;
 pub mod redis_input;
 pub mod replay;
 pub mod service;
+pub mod simulate;
 pub mod simulator;
 #[cfg(feature = "testing")]
 pub mod testing;

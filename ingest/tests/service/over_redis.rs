@@ -136,13 +136,21 @@ async fn what_a_source_publishes_is_what_a_gateway_has_also_after_a_kill() {
     simulator.images(&mut images);
     source.say(&images).await;
     gateway.until("imaged, it is live", |g| g.feed("demo") == FeedState::Live).await;
-    simulator.advance(now, &mut images);
     images.clear();
     simulator.advance(now + 5_000, &mut images);
     source.say(&images).await;
+    gateway.until("it goes on", |g| same(&simulator, &g.books())).await;
+
+    // One that stops gives its shards up: nobody waits for a lease.
+    let books = gateway.books();
+    let before = gateway.followers[&0].at().epoch;
     next.stop().await;
+    let owner = server.command(&[b"GET", b"odds:{0}:own"]).unwrap();
+    assert_eq!(owner, redis::Value::Nil, "the lease is given back");
     let last = Process::start(&server);
-    source.say(&[]).await;
+    gateway
+        .until("the last one has it all", |g| g.followers[&0].at().epoch > before && g.books() == books)
+        .await;
     last.stop().await;
 }
 
