@@ -200,7 +200,7 @@ mod tests {
     fn a_bad_setting_names_itself() {
         for (arguments, name) in [
             (vec!["--heartbeat-ms", "10"], "--heartbeat-ms"),
-            (vec!["--speed", "-1"], "--speed"),
+            (vec!["--speed=-1"], "--speed"),
             (vec!["--listen", "nowhere"], "--listen"),
         ] {
             let Err(SettingsError::Arguments(error)) = load(&arguments) else {

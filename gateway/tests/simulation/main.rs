@@ -142,7 +142,12 @@ fn needs(guard: Guard, oracles: &[&str]) {
         "without {guard:?} none of {oracles:?} failed, but {by_oracle:?}"
     );
     let with = campaign(&seeds, None);
-    assert!(with.failures.is_empty(), "with every guard {} seeds fail: {:?}", with.failures.len(), with.by_oracle());
+    assert!(
+        with.failures.is_empty(),
+        "with every guard {} seeds fail: {:?}",
+        with.failures.len(),
+        with.by_oracle()
+    );
 }
 
 #[test]
