@@ -32,7 +32,7 @@ test-web: ## the browser's client module, in Node
 
 test-browser: ## the board in Chromium
 	cargo build -p tictac-gateway
-	node $(WEB)/browser/board.mjs
+	node --test $(WEB)/browser/board.mjs
 
 bench: ## speed, in absolute figures
 	cargo run --release -p tictac-ingest --example chain_speed

@@ -9,6 +9,7 @@
 //! | [`transports`] | WebSocket and SSE framing and parsing |
 //! | [`http`] | routes |
 //! | [`gateway`] | puts all of it together |
+//! | [`source`] | the log in Redis, or an ingest in this process |
 //! | [`wires`] | messages to bytes that all clients of a kind share |
 
 pub mod admin;
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod metrics;
 pub mod rights;
 pub mod settings;
+pub mod source;
 pub mod time;
 pub mod transports;
 pub mod wires;

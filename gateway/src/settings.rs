@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use tictac_ingest::pacing::Speed;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +72,7 @@ pub struct Settings {
     #[arg(long, env = "TICTAC_REPLAY", value_name = "FILE", help_heading = "Feed")]
     pub replay: Option<PathBuf>,
     /// How fast a recording plays: a factor, or `max`.
-    #[arg(long, env = "TICTAC_SPEED", default_value = "1", value_parser = speed, help_heading = "Feed")]
+    #[arg(long, env = "TICTAC_SPEED", default_value = "1", help_heading = "Feed")]
     pub speed: Speed,
     /// Seed of the simulator.
     #[arg(long, env = "TICTAC_SEED", default_value_t = 2011, help_heading = "Feed")]
@@ -121,25 +122,6 @@ pub struct Settings {
     /// How a log line looks.
     #[arg(long, env = "TICTAC_LOG", value_enum, default_value_t = LogFormat::Human)]
     pub log: LogFormat,
-}
-
-/// How fast a recording plays.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Speed {
-    /// So many times its own timing.
-    Times(f64),
-    /// As fast as it is taken.
-    Max,
-}
-
-fn speed(text: &str) -> Result<Speed, String> {
-    match text {
-        "max" => Ok(Speed::Max),
-        _ => match text.parse::<f64>() {
-            Ok(v) if v.is_finite() && v > 0.0 => Ok(Speed::Times(v)),
-            _ => Err("a speed is a factor above 0, such as 10, or max".into()),
-        },
-    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -218,7 +200,7 @@ mod tests {
     fn a_bad_setting_names_itself() {
         for (arguments, name) in [
             (vec!["--heartbeat-ms", "10"], "--heartbeat-ms"),
-            (vec!["--speed", "-1"], "--speed"),
+            (vec!["--speed=-1"], "--speed"),
             (vec!["--listen", "nowhere"], "--listen"),
         ] {
             let Err(SettingsError::Arguments(error)) = load(&arguments) else {

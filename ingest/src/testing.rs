@@ -93,6 +93,17 @@ impl RedisServer {
         }
     }
 
+    /// Makes the server hang, its sockets open, or go on.
+    ///
+    /// # Panics
+    /// Where the server does not run, or `kill` can't be run.
+    pub fn hang(&self, hang: bool) {
+        let process = self.process.as_ref().expect("only a running server can hang");
+        let signal = if hang { "-STOP" } else { "-CONT" };
+        let done = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill {signal} {} failed", process.id());
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {

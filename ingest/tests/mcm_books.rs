@@ -2,8 +2,6 @@
 //! are not part of the project: `TICTAC_RECORDINGS` names a directory of `<name>.mcm.bz2` with `<name>.books.json`.
 #![allow(clippy::unwrap_used)]
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -223,6 +223,7 @@ fn what_cannot_be_read_fails_safe() {
         (json!({"op":"stop","event":"e1","markets":["a",5]}), true),
         (json!({"op":"stop","event":"e1","types":"MATCH_ODDS"}), true),
         (json!({"op":"stop","event":"e1","types":["a"],"markets":["b"]}), true),
+        (json!({"op":"stop","event":"e1","markets":null}), false),
         (json!({"op":"stop","event":"e1"}), false),
     ] {
         let (updates, problems) = read(&mut reader, &stop);
@@ -241,6 +242,30 @@ fn what_cannot_be_read_fails_safe() {
         updates[1],
         Update::Stop { event: "e1".into(), scope: StopScope::Types(vec!["T".into()]), reason: None }
     );
+}
+
+#[test]
+fn a_market_whose_event_cannot_be_read_is_refused() {
+    for event in [json!(7), json!(""), json!("a\nb")] {
+        let (updates, problems) = read(&mut reader(), &json!({"op":"market","market":"m","event":event}));
+        assert!(updates.is_empty());
+        assert_eq!((problems.len(), problems[0].at.as_str()), (1, "body.event"));
+        let (updates, problems) = read(&mut warm(), &json!({"op":"change","market":"demo-1","event":event}));
+        assert!(delta(&updates[0]).is_empty());
+        assert_eq!(problems[0].at, "body.event");
+    }
+    // A market without one is an event of its own.
+    let (updates, _) = read(&mut reader(), &json!({"op":"market","market":"m"}));
+    assert_eq!(image(&updates[0]).fields.text(MarketField::Event), Some("m"));
+}
+
+#[test]
+fn the_deepest_form_fits_in_an_envelope() {
+    let body = json!([{"op":"market","market":"m","selections":[{"id":1,"back":{"replace":[["2.5",1]]}}]}]);
+    let payload = to_vec_named(&json!({"src":"demo","seq":1,"body":body})).expect("msgpack");
+    let (updates, problems) = read_with(&mut reader(), &payload);
+    assert_eq!(problems, []);
+    assert_eq!(image(&updates[0]).selections[&KEY].ladder(Side::Back).size(250), 100);
 }
 
 #[test]

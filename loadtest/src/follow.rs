@@ -39,6 +39,25 @@ pub struct Counts {
     pub errors: u64,
 }
 
+impl Counts {
+    /// Adds another client's.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.snapshots += other.snapshots;
+        self.deltas += other.deltas;
+        self.dropped += other.dropped;
+        self.gaps += other.gaps;
+        self.declared += other.declared;
+        self.checked += other.checked;
+        self.mismatches += other.mismatches;
+        self.stops += other.stops;
+        self.digests += other.digests;
+        self.digest_mismatches += other.digest_mismatches;
+        self.gone += other.gone;
+        self.errors += other.errors;
+    }
+}
+
 /// One client's markets.
 #[derive(Debug, Default)]
 pub struct Followed {

@@ -3,6 +3,7 @@
 //! [`follow::Followed`] is what any client holds; [`websocket`] and [`stream`] bring it messages over real sockets;
 //! [`request`] fetches documents to compare with.
 
+pub mod compare;
 pub mod follow;
 pub mod request;
 pub mod stream;

@@ -16,6 +16,8 @@ use crate::wires::Wire;
 #[derive(Debug)]
 pub(super) struct Desk {
     shard: u16,
+    /// When the last change was at each hop; zero where none came since the desk was set up.
+    times: Times,
     views: SmallVec<[ViewDesk; 2]>,
 }
 
@@ -80,7 +82,11 @@ impl Hub {
     fn add_to_desk(&mut self, key: &RunKey, run: RunId, shard: u16) {
         let Subject::Market(id, view) = &key.subject else { return };
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(id)) else { return };
-        let desk = self.desks.entry(id.clone()).or_insert_with(|| Desk { shard, views: SmallVec::new() });
+        let desk = self.desks.entry(id.clone()).or_insert_with(|| Desk {
+            shard,
+            times: Times::default(),
+            views: SmallVec::new(),
+        });
         let i = desk.views.iter().position(|v| v.view == *view).unwrap_or_else(|| {
             desk.views.push(ViewDesk::new(*view, market));
             desk.views.len() - 1
@@ -163,6 +169,7 @@ impl Hub {
         now: Now,
     ) {
         let Some(desk) = self.desks.get_mut(id) else { return };
+        desk.times = times;
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(id)) else { return };
         for view in &mut desk.views {
             let step = match view.view {
@@ -254,7 +261,7 @@ impl Hub {
             }
         };
         let Some(desk) = self.desks.get(&id) else { return };
-        let shard = desk.shard;
+        let (shard, desk_times) = (desk.shard, desk.times);
         // The run's next frame starts here: a client below it must be brought up to it, even by an empty delta.
         let run_from = desk.views.iter().find(|v| v.view == view).map_or(0, |v| v.seq);
         let feed = self.told_feed_of(shard, &id, now);
@@ -274,7 +281,7 @@ impl Hub {
             },
             _ => None,
         };
-        let times = Times { encoded: now.wall, ..Times::default() };
+        let times = Times { encoded: now.wall, ..desk_times };
         let (how, frame, at) = match (since, from) {
             (Some(delta), Some(from)) if delta.is_empty() && from.seq >= run_from => {
                 (How::Exact, Bytes::new(), from)

@@ -26,7 +26,7 @@ function decoded(codec, data, sink) {
 
 /** @param {any} env @param {string} url @param {Codec} codec @param {Sink} sink @returns {Link} */
 export function openWebSocket(env, url, codec, sink) {
-  const socket = new env.WebSocket(`${url.replace(/^http/, 'ws')}/v1/ws`, [codec.protocol]);
+  const socket = new env.WebSocket(`${url.replace(/^http/, 'ws')}/v1/ws?catalogue=1`, [codec.protocol]);
   const detach = () => (socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null);
   if (codec.binary) socket.binaryType = 'arraybuffer';
   socket.onopen = () => sink.open();
@@ -56,7 +56,7 @@ export function openWebSocket(env, url, codec, sink) {
 
 /** @param {any} env @param {string} url @param {URLSearchParams} query @param {Sink} sink @returns {Link & {cursor: string}} */
 export function openEventStream(env, url, query, sink) {
-  const source = new env.EventSource(`${url}/v1/sse?${query}`);
+  const source = new env.EventSource(`${url}/v1/sse?catalogue=1&${query}`);
   const link = { kind: /** @type {'sse'} */ ('sse'), send: null, cursor: query.get('cursor') ?? '', close };
   let open = true;
   function close() {

@@ -61,7 +61,7 @@ const RUNNERS = {
 
 for (const [file, run] of Object.entries(RUNNERS)) {
   test(`vectors: ${file}`, async (t) => {
-    assert.ok(files.includes(file), `${new URL(file, DIRECTORY).pathname} is missing: \`cargo test -p tictac-proto\` writes or checks it`);
+    assert.ok(files.includes(file), `${new URL(file, DIRECTORY).pathname} is missing: it belongs beside proto/PROTOCOL.md`);
     await run(t, load(file));
   });
 }

@@ -87,6 +87,9 @@ impl Link {
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(Duration::from_secs(10));
         let info = url.into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
+        // Without a provider of cryptography the first TLS connection would panic. One that the program has chosen
+        // already stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::open(info).map_err(wrong)?;
         Ok(Self { client, deadline, current: Mutex::new(None), made: AtomicU64::new(0) })
     }
@@ -109,7 +112,7 @@ impl Link {
     pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LogError> {
         self.in_time(async {
             let mut connection = self.connection(false).await?;
-            let answer = connection.connection.req_packed_command(command).await;
+            let answer = send(&mut connection.connection, command).await;
             self.read(connection.number, answer).await
         })
         .await
@@ -119,11 +122,11 @@ impl Link {
     pub(crate) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LogError> {
         self.in_time(async {
             let mut connection = self.connection(true).await?;
-            let mut answer = connection.connection.req_packed_command(command).await;
+            let mut answer = send(&mut connection.connection, command).await;
             if answer.as_ref().is_err_and(|error| error.to_string().contains("Function not found")) {
                 let loaded = load(&mut connection.connection).await;
                 self.read::<Value>(connection.number, loaded).await?;
-                answer = connection.connection.req_packed_command(command).await;
+                answer = send(&mut connection.connection, command).await;
             }
             self.read(connection.number, answer).await
         })
@@ -174,7 +177,6 @@ impl Link {
         number: u64,
         answer: Result<Value, RedisError>,
     ) -> Result<T, LogError> {
-        let answer = answer.and_then(Value::extract_error);
         match answer {
             Ok(value) => T::from_redis_value(value).map_err(|error| LogError::Unexpected(error.to_string())),
             Err(error) => {
@@ -193,7 +195,12 @@ impl Link {
 async fn load(connection: &mut MultiplexedConnection) -> Result<Value, RedisError> {
     let mut command = redis::cmd("FUNCTION");
     command.arg("LOAD").arg("REPLACE").arg(LIBRARY);
-    connection.req_packed_command(&command).await
+    send(connection, &command).await
+}
+
+/// Sends a command; what the server refuses is an error too.
+async fn send(connection: &mut MultiplexedConnection, command: &Cmd) -> Result<Value, RedisError> {
+    connection.req_packed_command(command).await.and_then(Value::extract_error)
 }
 
 /// Whether the connection is broken, or leads to a server that is not (or no longer) the one to talk to.

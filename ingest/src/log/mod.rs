@@ -14,7 +14,7 @@ use tictac_proto::log::{Entry, Stored};
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
 
-mod connection;
+pub(crate) mod connection;
 mod keys;
 mod live;
 mod memory;

@@ -1,7 +1,7 @@
 //! What was read of a shard, put together: snapshots plus tail → the whole truth at the head. Pure; both
 //! implementations read in their own way and meet here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use tictac_proto::checksum::checksum;
@@ -120,22 +120,19 @@ impl Holdings {
                 None => recovery.lose(&market, MISSING.into()),
             }
         }
-        let mut covered = None;
-        let mut previous = self.log.first().map_or(self.head, |first| before(first.at));
+        recovery.stored = recovery.held.keys().chain(recovery.lost.keys()).cloned().collect();
+        recovery.previous = self.log.first().map_or(self.head, |first| before(first.at));
         for raw in &self.log {
-            let changed = match raw.decode() {
+            match raw.decode() {
                 Ok(entry) => recovery.apply(&entry),
                 Err(why) => recovery.lose_older(raw.at, &why),
-            };
-            if changed {
-                covered.get_or_insert(previous);
             }
-            previous = raw.at;
+            recovery.previous = raw.at;
         }
         Recovered {
             markets: recovery.books(),
             unreadable: recovery.lost.into_iter().collect(),
-            covered: covered.unwrap_or(self.head),
+            covered: recovery.uncovered.into_values().min().unwrap_or(self.head),
         }
     }
 }
@@ -157,6 +154,12 @@ pub(crate) struct Recovered {
 struct Recovery {
     held: HashMap<MarketId, Held>,
     lost: BTreeMap<MarketId, String>,
+    /// Markets that came with a snapshot, readable or not.
+    stored: HashSet<MarketId>,
+    /// By market: where the log stood before the first change that its snapshot does not hold.
+    uncovered: HashMap<MarketId, Position>,
+    /// Where the log stood before the entry that is being applied.
+    previous: Position,
 }
 
 #[derive(Debug)]
@@ -177,34 +180,41 @@ impl Recovery {
     }
 
     /// An entry that can't be read may have been of any market that is older than it.
-    fn lose_older(&mut self, at: Position, why: &str) -> bool {
+    fn lose_older(&mut self, at: Position, why: &str) {
         let older: Vec<MarketId> =
             self.held.values().filter(|h| h.stored.at < at).map(|h| h.stored.market.clone()).collect();
         for market in &older {
             self.lose(market, why.into());
+            self.uncover(market);
         }
-        true
     }
 
-    /// Applies an entry; says whether any market took it, which is to say that its snapshot did not hold it.
-    fn apply(&mut self, entry: &Entry) -> bool {
+    /// The entry that is being applied is in no snapshot.
+    fn uncover(&mut self, market: &MarketId) {
+        self.uncovered.entry(market.clone()).or_insert(self.previous);
+    }
+
+    /// Applies an entry to the markets that are older than it.
+    fn apply(&mut self, entry: &Entry) {
         match &entry.what {
             What::Delta { market, delta, stop, checksum: expected } => {
                 let Some(held) = self.held.get_mut(market) else {
                     self.lost
                         .entry(market.clone())
                         .or_insert_with(|| "the log changes it, and holds no book".into());
-                    return false;
+                    self.uncover(market);
+                    return;
                 };
                 let stored = &mut held.stored;
                 if entry.at <= stored.at {
-                    return false;
+                    return;
                 }
                 if entry.at.epoch != stored.at.epoch {
                     let why =
                         format!("its book is at {}, the change at {} of another epoch", stored.at, entry.at);
                     self.lose(market, why);
-                    return true;
+                    self.uncover(market);
+                    return;
                 }
                 stored.book.apply(delta, entry.at.seq);
                 stored.at = entry.at;
@@ -218,18 +228,16 @@ impl Recovery {
                         self.lose(market, format!("at {} its checksum is {found}, not {expected}", entry.at));
                     }
                 }
-                true
+                self.uncover(market);
             }
             What::Image { market, book, stop, checksum } => {
-                if self.held.get(market).is_some_and(|held| entry.at <= held.stored.at) {
-                    return false;
+                if self.held.get(market).is_none_or(|held| entry.at > held.stored.at) {
+                    let (id, book) = (market.clone(), book.clone());
+                    self.hold(Stored { market: id, at: entry.at, stop: *stop, book, checksum: *checksum });
+                    self.uncover(market);
                 }
-                let (market, book) = (market.clone(), book.clone());
-                self.hold(Stored { market, at: entry.at, stop: *stop, book, checksum: *checksum });
-                true
             }
             What::Stop { markets, reason } => {
-                let mut any = false;
                 for market in markets {
                     let Some(held) = self.held.get_mut(market) else { continue };
                     let stored = &mut held.stored;
@@ -238,25 +246,27 @@ impl Recovery {
                     if entry.at <= stored.at || entry.at <= stored.stop {
                         continue;
                     }
-                    stored
-                        .book
-                        .apply(&stop_delta(&stored.book, reason.as_ref()), stored.at.seq.max(entry.at.seq));
+                    stored.book.apply(&stop_delta(&stored.book, reason.as_ref()), entry.at.seq);
                     stored.stop = entry.at;
                     if entry.at.epoch == stored.at.epoch {
                         stored.at = entry.at;
                     }
                     held.changed = true;
-                    any = true;
+                    self.uncover(market);
                 }
-                any
             }
             What::Gone { market } => {
-                self.lost.remove(market);
-                if self.held.get(market).is_some_and(|held| entry.at > held.stored.at) {
-                    self.held.remove(market);
-                    return true;
+                if self.held.get(market).is_some_and(|held| entry.at <= held.stored.at) {
+                    return;
                 }
-                false
+                self.held.remove(market);
+                self.lost.remove(market);
+                if self.stored.contains(market) {
+                    // Its snapshot would come back if the log forgot this entry.
+                    self.uncover(market);
+                } else {
+                    self.uncovered.remove(market);
+                }
             }
         }
     }
@@ -276,5 +286,67 @@ impl Recovery {
             .collect();
         books.sort_by(|a, b| a.market.cmp(&b.market));
         books
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(at: &[(u64, u64)]) -> Vec<RawEntry> {
+        at.iter().map(|(e, s)| RawEntry { at: Position::new(*e, *s), bytes: Bytes::new() }).collect()
+    }
+
+    fn connects(after: (u64, u64), head: (u64, u64), read: &[(u64, u64)]) -> Option<usize> {
+        let position = |(epoch, seq)| Position::new(epoch, seq);
+        connect(position(after), position(head), log(read)).map(|rest| rest.len())
+    }
+
+    #[test]
+    fn a_tail_connects_or_says_that_it_does_not() {
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 4), (1, 5)]), Some(2), "trimmed up to the position");
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 3), (1, 4), (1, 5)]), Some(2));
+        assert_eq!(connects((1, 3), (1, 5), &[(1, 5)]), None, "trimmed beyond it");
+        assert_eq!(connects((1, 3), (1, 6), &[(1, 4), (1, 6)]), None, "a gap");
+        assert_eq!(connects((1, 3), (1, 5), &[]), None, "the log is gone");
+        assert_eq!(connects((1, 3), (1, 3), &[]), Some(0));
+        assert_eq!(connects((0, 0), (0, 0), &[]), Some(0));
+        assert_eq!(connects((0, 0), (1, 1), &[(1, 1)]), Some(1));
+        assert_eq!(connects((0, 0), (1, 2), &[(1, 2)]), None);
+    }
+
+    #[test]
+    fn a_new_epoch_connects_only_through_the_entry_itself() {
+        assert_eq!(connects((1, 3), (2, 5), &[(1, 3), (2, 4), (2, 5)]), Some(2));
+        // The new owner may have written its own entry 3, which is trimmed by now.
+        assert_eq!(connects((1, 3), (2, 5), &[(2, 4), (2, 5)]), None);
+        assert_eq!(connects((1, 3), (2, 4), &[(2, 3), (2, 4)]), None);
+        assert_eq!(connects((1, 3), (2, 3), &[(1, 3)]), Some(0), "taken over, nothing written yet");
+        assert_eq!(connects((1, 3), (2, 3), &[]), None);
+        assert_eq!(connects((1, 3), (1, 2), &[]), None, "a replica that had not heard of it");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_loses_only_what_is_older() {
+        let book = |at| {
+            let stored = Stored {
+                market: format!("m{at}").as_str().into(),
+                at: Position::new(1, at),
+                stop: Position::ZERO,
+                book: Box::default(),
+                checksum: 0,
+            };
+            let checksum = checksum(&stored.market, &stored.book, View::All);
+            (stored.market.clone(), Some(Stored { checksum, ..stored }.encode().into()))
+        };
+        let head = Position::new(1, 3);
+        let snapshots = vec![book(1), book(3)];
+        let recovered =
+            Holdings { head, snapshots: snapshots.clone(), log: log(&[(1, 2), (1, 3)]) }.recover();
+        assert_eq!(recovered.markets.iter().map(|s| &*s.market).collect::<Vec<_>>(), ["m3"]);
+        assert_eq!(recovered.unreadable.iter().map(|u| &*u.0).collect::<Vec<_>>(), ["m1"]);
+        assert_eq!(recovered.covered, Position::new(1, 1));
+        let refused = Holdings { head, snapshots, log: log(&[(1, 2), (1, 3)]) }.into_snapshots();
+        assert!(matches!(refused, Err(LogError::Unexpected(_))), "a reader goes stale and says so");
     }
 }

@@ -56,15 +56,21 @@ impl RedisLog {
 
         // From here on nobody else writes. Reading a large shard may outlast the lease: renew it meanwhile, and once
         // more at the end, which also says whether it is still ours.
-        let mut renewals = interval(self.shared.settings.lease / 3);
-        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let reading = self.holdings(shard);
-        tokio::pin!(reading);
-        let holdings = loop {
-            tokio::select! {
-                holdings = &mut reading => break holdings?,
-                _ = renewals.tick() => self.renew(shard, owner, at.epoch).await?,
+        // Both are polled side by side: awaiting a renewal while the reading stands still could wait for a lock that the
+        // reading holds.
+        let renewing = async {
+            let mut renewals = interval(self.shared.settings.lease / 3);
+            renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                renewals.tick().await;
+                if let Err(error) = self.renew(shard, owner, at.epoch).await {
+                    return error;
+                }
             }
+        };
+        let holdings = tokio::select! {
+            holdings = self.holdings(shard) => holdings?,
+            error = renewing => return Err(error),
         };
         let recovered = holdings.recover();
         self.renew(shard, owner, at.epoch).await?;

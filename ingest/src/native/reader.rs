@@ -49,6 +49,11 @@ impl NativeReader {
         self.scales.len()
     }
 
+    /// Forgets a market that is gone.
+    pub fn forget(&mut self, market: &str) {
+        self.scales.remove(market);
+    }
+
     /// Reads one body. Every operation that can be read goes to `updates`, what cannot to `problems`; what is wrong
     /// with one item costs only that item.
     pub fn read(&mut self, body: &Node<'_>, updates: &mut Vec<Update>, problems: &mut Vec<Problem>) {
@@ -114,11 +119,15 @@ impl NativeReader {
             );
             return Err(("market", (ProblemKind::TooLarge, why)));
         }
+        // A stop of its event has to find it, so that a market whose event cannot be read is not read at all.
+        if let Some(given) = given(node, "event") {
+            id(Some(given), "event").map_err(|r| ("event", r))?;
+        }
         let mut delta = Delta::default();
         defaults(&mut delta, &market, &self.source);
         // All other numbers are read by these, so that a market whose scale cannot be read is not read at all.
         for field in MarketField::ALL.iter().copied().filter(|f| f.is_scale()) {
-            let Some(given) = node.get(field.name()).filter(|n| **n != Node::Null) else { continue };
+            let Some(given) = given(node, field.name()) else { continue };
             let read = value(field, given, Scale::default()).map_err(|r| (field.name(), r))?;
             delta.set(field, read);
         }
@@ -170,6 +179,11 @@ impl NativeReader {
     }
 }
 
+/// A member that is there and not null.
+fn given<'n>(node: &'n Node<'_>, key: &str) -> Option<&'n Node<'n>> {
+    node.get(key).filter(|n| **n != Node::Null)
+}
+
 /// An update, or which member of the operation made it impossible and why.
 type Outcome = Result<Update, (&'static str, Refusal)>;
 
@@ -213,7 +227,13 @@ fn market_fields(
         if image && *given == Node::Null && (field.is_scale() || field == MarketField::Event) {
             continue;
         }
-        match value(field, given, scale) {
+        let read = match (field, given) {
+            (MarketField::Event, given) if *given != Node::Null => {
+                id(Some(given), "event").map(|event| Some(Value::Text(event)))
+            }
+            _ => value(field, given, scale),
+        };
+        match read {
             Ok(read) => delta.set(field, read),
             Err((kind, mut why)) => {
                 if field == MarketField::Status {
@@ -235,7 +255,7 @@ fn selections(
     report: &mut Report<'_>,
 ) -> Result<(), (&'static str, Refusal)> {
     let at = at.key("selections");
-    let list = match node.get("selections") {
+    let list = match given(node, "selections") {
         None => return Ok(()),
         Some(Node::List(list)) => list,
         Some(other) => {
@@ -320,7 +340,7 @@ fn stop(node: &Node<'_>, at: &Path<'_>, report: &mut Report<'_>) -> Outcome {
             }
         },
     };
-    let (markets, types) = (node.get("markets"), node.get("types"));
+    let (markets, types) = (given(node, "markets"), given(node, "types"));
     let scope = match (markets, types) {
         (None, None) => StopScope::Event,
         (Some(given), None) => list(given, &at.key("markets"), report, |n| id(Some(n), "market"))

@@ -1,0 +1,337 @@
+//! One shard as its owner sees it: the sequencer, entries that wait to be written, and which snapshots go with them.
+//!
+//! Each changed market is stored at the latest every few seconds, oldest change first, so that `covered` (up to where
+//! snapshots hold every change) follows the log's head closely and the log may forget what is below it.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use tictac_proto::limits::MAX_MARKETS_PER_SHARD;
+use tictac_proto::log::{Entry, What};
+use tictac_proto::model::MarketId;
+use tictac_proto::position::Position;
+use tictac_proto::sequencer::Sequencer;
+use tictac_proto::wire::Times;
+
+use super::settings::EngineSettings;
+use crate::log::{Acquired, Batch};
+
+/// Most entries of one batch.
+const MAX_ENTRIES: usize = 1_024;
+/// A batch that has reached this many bytes takes nothing more.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// How often the log's head is noted, ms, for knowing where it stood a while ago.
+const MARK_EVERY: i64 = 1_000;
+
+/// A snapshot that is ahead of what is written: it goes with the batch that reaches it.
+#[derive(Debug)]
+struct Ready {
+    seq: u64,
+    first: u64,
+    market: MarketId,
+    bytes: Bytes,
+}
+
+/// One shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) sequencer: Sequencer,
+    owned: bool,
+    pending: VecDeque<Entry>,
+    /// Up to where the log has confirmed.
+    written: Position,
+    /// Last entry of the batch under way; a message without entries has the one before.
+    in_flight: Option<Position>,
+    /// Number of the first change of a market that no snapshot holds.
+    dirty: HashMap<MarketId, u64, RandomState>,
+    /// When each dirty market became so, oldest first; entries that `dirty` does not confirm are over.
+    queue: VecDeque<(i64, u64, MarketId)>,
+    /// Markets that are stored with the batch that holds their last change.
+    urgent: BTreeSet<MarketId>,
+    ready: Vec<Ready>,
+    /// Snapshots to be deleted with the batch that reaches this number.
+    gone: Vec<(u64, MarketId)>,
+    /// Markets that went while the shard was not ours: what is stored of them is not restored.
+    gone_unowned: HashSet<MarketId, RandomState>,
+    covered: Position,
+    /// Most entries that wait. Beyond it they are given up and the shard is taken over anew: its books hold all they said.
+    /// Snapshots are ahead of what is written by as much, so that it must leave half of the log's room.
+    most_pending: usize,
+    marks: VecDeque<(i64, Position)>,
+    alive_due: i64,
+}
+
+impl Shard {
+    pub(super) fn new(log_capacity: u64) -> Self {
+        Self {
+            sequencer: Sequencer::new(),
+            owned: false,
+            pending: VecDeque::new(),
+            written: Position::ZERO,
+            in_flight: None,
+            dirty: HashMap::default(),
+            queue: VecDeque::new(),
+            urgent: BTreeSet::new(),
+            ready: Vec::new(),
+            gone: Vec::new(),
+            gone_unowned: HashSet::default(),
+            covered: Position::ZERO,
+            most_pending: (log_capacity as usize / 2).saturating_sub(2 * MAX_ENTRIES).max(MAX_ENTRIES),
+            marks: VecDeque::new(),
+            alive_due: 0,
+        }
+    }
+
+    pub(super) fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn written(&self) -> Position {
+        self.written
+    }
+
+    /// Whether a stored market is to be taken in again.
+    pub(super) fn may_restore(&self, market: &MarketId) -> bool {
+        !self.gone_unowned.contains(market)
+    }
+
+    /// Whether everything is written and stored.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_none() && self.dirty.is_empty() && self.ready.is_empty()
+    }
+
+    /// Takes in an entry that the sequencer just made.
+    pub(super) fn push(&mut self, entry: Entry, now: i64) {
+        if !self.owned {
+            if let What::Gone { market } = &entry.what
+                && self.gone_unowned.len() < MAX_MARKETS_PER_SHARD
+            {
+                self.gone_unowned.insert(market.clone());
+            } else if let What::Image { market, .. } = &entry.what {
+                self.gone_unowned.remove(market);
+            }
+            return;
+        }
+        let seq = entry.at.seq;
+        match &entry.what {
+            What::Delta { market, stop, .. } => self.touch(market, seq, now, *stop),
+            What::Image { market, .. } => {
+                self.gone.retain(|g| g.1 != *market);
+                self.touch(market, seq, now, true);
+            }
+            What::Stop { markets, .. } => markets.iter().for_each(|m| self.touch(m, seq, now, true)),
+            What::Gone { market } => {
+                self.dirty.remove(market);
+                self.ready.retain(|r| r.market != *market);
+                self.gone.push((seq, market.clone()));
+            }
+        }
+        self.pending.push_back(entry);
+        if self.pending.len() > self.most_pending {
+            self.lose();
+        }
+    }
+
+    fn touch(&mut self, market: &MarketId, seq: u64, now: i64, urgent: bool) {
+        if !self.dirty.contains_key(market) {
+            self.dirty.insert(market.clone(), seq);
+            self.queue.push_back((now, seq, market.clone()));
+        }
+        if urgent {
+            self.urgent.insert(market.clone());
+        }
+    }
+
+    /// Begins an epoch of our own. Stored markets were restored before.
+    pub(super) fn take_over(&mut self, acquired: &Acquired, orphans: Vec<MarketId>, times: Times, now: i64) {
+        self.lose();
+        self.owned = true;
+        self.gone_unowned.clear();
+        self.written = Position::new(acquired.epoch, acquired.n);
+        self.covered = acquired.covered;
+        self.alive_due = now;
+        self.marks.clear();
+        self.pending.extend(self.sequencer.take_over(acquired.epoch, acquired.n, times));
+        // Until the last image is stored, changes from before it may still be in the log alone.
+        let first = acquired.covered.seq + 1;
+        for entry in &self.pending {
+            if let What::Image { market, .. } = &entry.what {
+                self.dirty.insert(market.clone(), first);
+                self.queue.push_back((now, first, market.clone()));
+                self.urgent.insert(market.clone());
+            }
+        }
+        self.gone.extend(orphans.into_iter().map(|market| (0, market)));
+    }
+
+    /// The shard is not ours any more, or not known to be. Books stay.
+    pub(super) fn lose(&mut self) {
+        for (_, market) in self.gone.drain(..) {
+            if self.gone_unowned.len() < MAX_MARKETS_PER_SHARD && self.sequencer.book(&market).is_none() {
+                self.gone_unowned.insert(market);
+            }
+        }
+        self.owned = false;
+        self.pending.clear();
+        self.in_flight = None;
+        self.dirty.clear();
+        self.queue.clear();
+        self.urgent.clear();
+        self.ready.clear();
+    }
+
+    /// The next batch, if there is something to write and nothing is under way.
+    pub(super) fn take_batch(&mut self, now: i64, settings: &EngineSettings) -> Option<Batch> {
+        if !self.owned || self.in_flight.is_some() {
+            return None;
+        }
+        while self.queue.front().is_some_and(|(_, first, market)| self.dirty.get(market) != Some(first)) {
+            self.queue.pop_front();
+        }
+        let aged = self.queue.front().is_some_and(|(since, ..)| now - since >= settings.snapshot_every);
+        if self.pending.is_empty() && !aged && self.gone.is_empty() && self.ready.is_empty() {
+            return None;
+        }
+        let mut batch = Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
+        let mut bytes = 0;
+        while batch.entries.len() < MAX_ENTRIES && bytes < MAX_BYTES {
+            let Some(mut entry) = self.pending.pop_front() else { break };
+            entry.times.published = now;
+            let encoded = Bytes::from(entry.encode());
+            bytes += encoded.len();
+            batch.entries.push(encoded);
+        }
+        let last = self.written.seq + batch.entries.len() as u64;
+        self.store(last, bytes, now, settings, &mut batch);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|(seq, market)| {
+            if *seq <= last {
+                batch.gone.push(market.clone());
+            }
+            *seq > last
+        });
+        self.gone = gone;
+        self.cover(last);
+        batch.covered = self.covered;
+        let head = Position::new(self.written.epoch, last);
+        if self.marks.back().is_none_or(|m| now - m.0 >= MARK_EVERY) {
+            self.marks.push_back((now, head));
+        }
+        while self.marks.get(1).is_some_and(|m| now - m.0 >= settings.keep_log) {
+            self.marks.pop_front();
+        }
+        batch.aged =
+            self.marks.front().filter(|m| now - m.0 >= settings.keep_log).map_or(Position::ZERO, |m| m.1);
+        self.in_flight = Some(head);
+        Some(batch)
+    }
+
+    /// Adds the snapshots that go with a batch.
+    fn store(&mut self, last: u64, mut bytes: usize, now: i64, settings: &EngineSettings, batch: &mut Batch) {
+        let (reached, ahead) = std::mem::take(&mut self.ready).into_iter().partition(|r| r.seq <= last);
+        self.ready = ahead;
+        // One that changes again is dirty again: its older snapshot helps nobody who gets the newer one.
+        batch.snapshots.extend(reached.into_iter().map(|r: Ready| (r.market, r.bytes)));
+        let early = batch.snapshots.len();
+        for market in std::mem::take(&mut self.urgent) {
+            let (Some(at), Some(first)) =
+                (self.sequencer.position(&market), self.dirty.get(&market).copied())
+            else {
+                continue;
+            };
+            if at.seq > last || bytes >= MAX_BYTES * 2 {
+                self.urgent.insert(market);
+                continue;
+            }
+            self.dirty.remove(&market);
+            bytes += self.snapshot(market, last, first, batch);
+        }
+        let full = last.saturating_sub(self.covered.seq) > settings.log_capacity / 2;
+        while let Some((since, first, market)) = self.queue.front() {
+            if self.dirty.get(market) != Some(first) {
+                self.queue.pop_front();
+                continue;
+            }
+            if (now - since < settings.snapshot_every && !full) || *first > last || bytes >= MAX_BYTES * 2 {
+                break;
+            }
+            let Some((_, first, market)) = self.queue.pop_front() else { break };
+            self.dirty.remove(&market);
+            bytes += self.snapshot(market, last, first, batch);
+        }
+        self.urgent.retain(|m| self.dirty.contains_key(m));
+        let newer: HashSet<MarketId> = if early == 0 {
+            HashSet::new()
+        } else {
+            batch.snapshots[early..].iter().map(|s| s.0.clone()).collect()
+        };
+        let mut i = 0;
+        batch.snapshots.retain(|s| {
+            i += 1;
+            i > early || !newer.contains(&s.0)
+        });
+    }
+
+    fn snapshot(&mut self, market: MarketId, last: u64, first: u64, batch: &mut Batch) -> usize {
+        let (Some(at), Some(bytes)) = (self.sequencer.position(&market), self.sequencer.stored(&market))
+        else {
+            return 0;
+        };
+        let bytes = Bytes::from(bytes);
+        let size = bytes.len();
+        if at.seq <= last {
+            batch.snapshots.push((market, bytes));
+        } else {
+            self.ready.retain(|r| r.market != market);
+            self.ready.push(Ready { seq: at.seq, first, market, bytes });
+        }
+        size
+    }
+
+    /// Moves `covered` up to before the first change that no snapshot holds.
+    fn cover(&mut self, last: u64) {
+        while self.queue.front().is_some_and(|(_, first, market)| self.dirty.get(market) != Some(first)) {
+            self.queue.pop_front();
+        }
+        let dirty = self.queue.front().map(|q| q.1);
+        let ahead = self.ready.iter().map(|r| r.first).min();
+        let first = dirty.into_iter().chain(ahead).min().unwrap_or(u64::MAX);
+        let seq = last.min(first - 1);
+        if seq > self.covered.seq || (first > last && seq == last) {
+            self.covered = Position::new(self.written.epoch, seq);
+        }
+    }
+
+    /// The batch or `alive` under way was written.
+    pub(super) fn confirm(&mut self) {
+        if let Some(head) = self.in_flight.take() {
+            self.written = head;
+        }
+    }
+
+    /// `alive` is to be sent as soon as nothing is under way.
+    pub(super) fn hasten_alive(&mut self) {
+        self.alive_due = i64::MIN;
+    }
+
+    /// Whether `alive` is due; if so it is under way from now on.
+    pub(super) fn begin_alive(&mut self, now: i64, every: i64) -> bool {
+        // A clock that was set back must not silence us.
+        let due = now >= self.alive_due || self.alive_due - now > every;
+        if !due || !self.owned || self.in_flight.is_some() {
+            return false;
+        }
+        self.alive_due = now + every;
+        self.in_flight = Some(self.written);
+        true
+    }
+}

@@ -1,0 +1,168 @@
+//! Sources over Redis: `<prefix>:in:<source>` → the engine, and what is to be said to them on `<prefix>:ctl:<source>`.
+//!
+//! The subscriber only drains: its client holds what is not read without a bound. Where the engine does not keep up
+//! messages are dropped, counted, and their source is told to be lossy, which stays told until the engine heard it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tictac_proto::limits::MAX_ID;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::now_ms;
+use crate::engine::{Control, MAX_SOURCES};
+use crate::log::{LogError, RedisSettings, connection::Link};
+use crate::metrics::Metrics;
+use crate::service::{Input, writing::wait};
+
+/// How soon the engine is told again of a loss that there was no room to tell.
+const TELL_AGAIN: Duration = Duration::from_millis(50);
+
+/// Reads what sources publish, until the token is cancelled. Reconnects for ever.
+///
+/// # Errors
+/// Where the address is none.
+pub async fn listen(
+    settings: RedisSettings,
+    input: mpsc::Sender<Input>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) -> Result<(), LogError> {
+    let link = Link::new(&settings.url, settings.deadline)?;
+    let mut drain =
+        Drain { prefix: format!("{}:in:", settings.prefix), input, metrics, lossy: BTreeSet::new() };
+    let mut tries = 0;
+    loop {
+        let ended = tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            ended = drain.subscription(&link, &mut tries) => ended,
+        };
+        tracing::warn!(why = ended, "the subscription to the sources broke; making it anew");
+        // Told now, and again when it is made: what came between is lost too.
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            sent = drain.input.send(Input::Broken) => if sent.is_err() { return Ok(()) },
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait(tries)) => tries += 1,
+        }
+    }
+}
+
+struct Drain {
+    prefix: String,
+    input: mpsc::Sender<Input>,
+    metrics: Metrics,
+    /// Sources of which messages were dropped and which the engine has not heard of yet.
+    lossy: BTreeSet<Arc<str>>,
+}
+
+impl Drain {
+    /// One subscription, until it ends; why it did.
+    async fn subscription(&mut self, link: &Link, tries: &mut u32) -> String {
+        let mut subscriber = match link.subscriber().await {
+            Ok(subscriber) => subscriber,
+            Err(why) => return why,
+        };
+        if let Err(error) = subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await {
+            return error.to_string();
+        }
+        if *tries > 0 && self.input.send(Input::Broken).await.is_err() {
+            return "the engine ended".into();
+        }
+        *tries = 0;
+        tracing::info!(channels = format!("{}*", self.prefix), "listening to sources");
+        let mut messages = subscriber.into_on_message();
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                () = tokio::time::sleep(TELL_AGAIN), if !self.lossy.is_empty() => {
+                    self.tell_lossy();
+                    continue;
+                }
+            };
+            let Some(message) = message else { return "the connection ended".into() };
+            let channel = message.get_channel_name();
+            let Some(source) = channel.strip_prefix(&self.prefix) else { continue };
+            if source.is_empty() || source.len() > MAX_ID {
+                tracing::warn!(channel, "a source's name has 1 to {MAX_ID} bytes; its message is left out");
+                continue;
+            }
+            self.take(source.into(), message.get_payload_bytes().to_vec().into());
+        }
+    }
+
+    /// Tells the engine which sources lost something, as far as there is room.
+    fn tell_lossy(&mut self) {
+        while let Some(source) = self.lossy.first().cloned() {
+            if self.input.try_send(Input::Dropped { source: source.clone() }).is_err() {
+                break;
+            }
+            self.lossy.remove(&source);
+        }
+    }
+
+    fn take(&mut self, source: Arc<str>, payload: Bytes) {
+        self.tell_lossy();
+        let sent =
+            self.input.try_send(Input::Message { source: source.clone(), payload, received: now_ms() });
+        if let Err(TrySendError::Full(_)) = sent {
+            self.metrics.input_dropped.inc();
+            if self.lossy.len() < MAX_SOURCES && self.lossy.insert(source.clone()) {
+                tracing::warn!(%source, "messages are dropped: the engine does not keep up");
+            }
+        }
+    }
+}
+
+/// A pattern that matches a text itself.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Publishes what is to be said to sources, until nobody says anything any more. What can't be sent is dropped: the
+/// engine says it again.
+///
+/// # Errors
+/// Where the address is none.
+pub async fn tell(
+    settings: RedisSettings,
+    mut control: mpsc::Receiver<(Arc<str>, Control)>,
+) -> Result<(), LogError> {
+    let link = Link::new(&settings.url, settings.deadline)?;
+    let mut failing = false;
+    while let Some((source, message)) = control.recv().await {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(format!("{}:ctl:{source}", settings.prefix)).arg(message.to_json());
+        let sent = link.query::<i64>(&publish).await;
+        if let Err(error) = &sent
+            && !failing
+        {
+            tracing::warn!(%source, %error, "can't tell sources what was taken");
+        }
+        failing = sent.is_err();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_no_pattern() {
+        assert_eq!(escape("a*b[c]?\\"), "a\\*b\\[c\\]\\?\\\\");
+    }
+}

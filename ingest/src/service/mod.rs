@@ -1,0 +1,187 @@
+//! The service: the engine's async shell. One task owns the engine; around it are futures that write to the log, at
+//! most one a shard, while the shard's next batch gathers. What is to be written goes as soon as the log is free.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod` | settings, the handle |
+//! | `task` | the loop around the engine |
+//! | `writing` | batches, `alive`s and takeovers under way |
+//! | `intake` | a source's bytes → updates |
+
+mod intake;
+mod task;
+pub(crate) mod writing;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{Control, Engine, EngineSettings};
+use crate::log::{LogWriter, Owner};
+use crate::metrics::Metrics;
+use crate::update::Update;
+
+/// Messages that may wait for the engine.
+const INPUT_CAPACITY: usize = 8_192;
+/// Messages to sources that may wait to be sent.
+const CONTROL_CAPACITY: usize = 256;
+
+/// Settings of the service.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The engine's.
+    pub engine: EngineSettings,
+    /// Who writes.
+    pub owner: Owner,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// How many messages may wait for the engine.
+    pub input_capacity: usize,
+}
+
+impl Settings {
+    /// Defaults, with an owner that nobody else has.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`].
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let mut random = SmallRng::from_os_rng();
+        let owner =
+            Owner { id: format!("{:016x}", random.random::<u64>()), slot: random.random_range(0..1024) };
+        Ok(Self {
+            engine: EngineSettings::default(),
+            owner,
+            metrics: Metrics::new()?,
+            input_capacity: INPUT_CAPACITY,
+        })
+    }
+}
+
+/// What comes in.
+#[derive(Debug)]
+pub enum Input {
+    /// A message of a source, as it came.
+    Message {
+        /// The source.
+        source: Arc<str>,
+        /// The message.
+        payload: Bytes,
+        /// When it came, Unix ms.
+        received: i64,
+    },
+    /// Updates of a source in this process, of which nothing is ever lost.
+    Updates {
+        /// The source.
+        source: Arc<str>,
+        /// The updates.
+        updates: Vec<Update>,
+        /// When the source said them, Unix ms.
+        at: i64,
+    },
+    /// Messages of a source were dropped.
+    Dropped {
+        /// The source.
+        source: Arc<str>,
+    },
+    /// The subscription to the sources broke.
+    Broken,
+}
+
+type Look = Box<dyn FnOnce(&Engine) + Send>;
+
+/// A running ingest.
+#[derive(Debug)]
+pub struct Ingest {
+    input: mpsc::Sender<Input>,
+    looks: mpsc::Sender<Look>,
+    task: JoinHandle<()>,
+    cancel: CancellationToken,
+    metrics: Metrics,
+}
+
+impl Ingest {
+    /// Starts. The receiver brings what is to be said to sources; where nobody reads it, it is dropped.
+    #[must_use]
+    pub fn start(
+        settings: Settings,
+        log: LogWriter,
+        cancel: CancellationToken,
+    ) -> (Self, mpsc::Receiver<(Arc<str>, Control)>) {
+        let (input, inputs) = mpsc::channel(settings.input_capacity);
+        let (looks, look_requests) = mpsc::channel(16);
+        let (control, controls) = mpsc::channel(CONTROL_CAPACITY);
+        let metrics = settings.metrics.clone();
+        let task = task::Task::new(settings, log, control);
+        let task = tokio::spawn(task.run(inputs, look_requests, cancel.clone()));
+        (Self { input, looks, task, cancel, metrics }, controls)
+    }
+
+    /// Where input goes.
+    #[must_use]
+    pub fn input(&self) -> &mpsc::Sender<Input> {
+        &self.input
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A way to look at the engine from elsewhere.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        Window { looks: self.looks.clone() }
+    }
+
+    /// Stops: what waits is written, the shards are given up.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.finished().await;
+    }
+
+    /// Waits until the service has stopped, after its token was cancelled.
+    pub async fn finished(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the engine's task ended badly");
+        }
+    }
+
+    /// Ends at once, as a killed process does: nothing is written any more and no shard is given up.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+}
+
+/// Looks at the engine while it runs.
+#[derive(Clone)]
+pub struct Window {
+    looks: mpsc::Sender<Look>,
+}
+
+impl std::fmt::Debug for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Window")
+    }
+}
+
+impl Window {
+    /// What `look` makes of the engine; `None` where the service has ended.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let look: Look = Box::new(move |engine| {
+            // Nobody waits any more: fine.
+            let _ = answer.send(look(engine));
+        });
+        self.looks.send(look).await.ok()?;
+        answered.await.ok()
+    }
+}

@@ -1,0 +1,96 @@
+//! What is under way between the engine and the log. At most one thing for each shard.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tictac_proto::log::Alive;
+use tictac_proto::position::Position;
+
+use crate::log::{Acquired, Batch, LogError, LogWriter, Owner};
+
+/// Longest wait between two tries.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+const MIN_WAIT: Duration = Duration::from_millis(50);
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A batch is written: so many entries in so many seconds.
+    Written { entries: usize, seconds: f64 },
+    /// `alive` is sent, or the log is away and the next one will do.
+    Said,
+    /// The log refused: the shard must be taken over.
+    Refused(LogError),
+    /// The shard is ours.
+    Acquired(Box<Acquired>),
+    /// It is not, for now.
+    Denied(LogError),
+}
+
+/// A wait before the next try: anything up to twice the last bound, so that many don't come back at once.
+pub(crate) fn wait(tries: u32) -> Duration {
+    let bound = MIN_WAIT.saturating_mul(1 << tries.min(6)).min(MAX_WAIT);
+    bound.mul_f64(SmallRng::from_os_rng().random_range(0.0..1.0))
+}
+
+/// Writes a batch. While the log can't be reached it goes on trying: only the log can say that somebody else owns the
+/// shard now, or that the batch was written before the answer was lost.
+pub(super) async fn append(log: LogWriter, owner: Owner, shard: u16, batch: Batch) -> (u16, Outcome) {
+    let entries = batch.entries.len();
+    let last = Position::new(batch.epoch, batch.last());
+    let begun = Instant::now();
+    let written = || Outcome::Written { entries, seconds: begun.elapsed().as_secs_f64() };
+    let mut tries = 0;
+    loop {
+        match log.append(shard, &owner, batch.clone()).await {
+            Ok(()) => return (shard, written()),
+            Err(LogError::Unavailable(why)) => {
+                if tries == 0 {
+                    tracing::warn!(
+                        shard,
+                        why,
+                        "the log can't be reached: trying again until it can; books are kept"
+                    );
+                }
+                tokio::time::sleep(wait(tries)).await;
+                tries += 1;
+            }
+            // It was written, and its answer lost.
+            Err(LogError::Fenced { stored, owner: Some(id), .. })
+                if tries > 0 && entries > 0 && stored == last && id == owner.id =>
+            {
+                return (shard, written());
+            }
+            Err(error) => return (shard, Outcome::Refused(error)),
+        }
+    }
+}
+
+/// Says `alive`.
+pub(super) async fn alive(log: LogWriter, owner: Owner, shard: u16, alive: Alive) -> (u16, Outcome) {
+    match log.alive(shard, &owner, alive).await {
+        Ok(()) => (shard, Outcome::Said),
+        // A later one says more.
+        Err(LogError::Unavailable(_)) => (shard, Outcome::Said),
+        Err(error) => (shard, Outcome::Refused(error)),
+    }
+}
+
+/// Tries to take a shard over, after a wait that grows with the number of tries.
+pub(super) async fn acquire(
+    log: LogWriter,
+    owner: Owner,
+    shard: u16,
+    seen_epoch: u64,
+    tries: u32,
+) -> (u16, Outcome) {
+    if tries > 0 {
+        tokio::time::sleep(wait(tries)).await;
+    }
+    let now = u64::try_from(crate::clock::now_ms()).unwrap_or(0);
+    match log.acquire(shard, &owner, seen_epoch, now).await {
+        Ok(acquired) => (shard, Outcome::Acquired(Box::new(acquired))),
+        Err(error) => (shard, Outcome::Denied(error)),
+    }
+}
