@@ -85,7 +85,13 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
         }
         match request.uri().path() {
-            "/metrics" => text(StatusCode::OK, self.metrics.render()),
+            "/metrics" => {
+                let metrics = self.metrics.clone();
+                let look = self.window.look(move |e| metrics.observe(e, crate::clock::now_ms()));
+                // Where the engine does not answer, what is known from before is better than nothing.
+                let _ = timeout(PATIENCE, look).await;
+                text(StatusCode::OK, self.metrics.render())
+            }
             "/healthz" => match timeout(PATIENCE, self.window.look(|_| ())).await {
                 Ok(Some(())) => text(StatusCode::OK, "ok\n".into()),
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n".into()),

@@ -1,5 +1,5 @@
 //! The engine against a log that is a few maps: whatever sources say, what is written holds the truth at every moment.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -169,7 +169,7 @@ fn status(engine: &Engine, market: &str) -> MarketStatus {
 }
 
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "made one at a time")]
+#[allow(clippy::large_enum_variant, reason = "a test")]
 enum Step {
     Say(u8, Update),
     Wait(i64),
@@ -426,6 +426,39 @@ fn a_market_that_moves_event_is_gone_there_and_imaged_here() {
         times(2),
     );
     assert_eq!(status(&engine, "1.1"), MarketStatus::Suspended, "its new event's stops name it");
+}
+
+#[test]
+fn a_standby_that_came_late_does_not_publish_its_half_of_a_book() {
+    let (mut shelves, mut owner, a) = running(0);
+    owner.handle_message(&a, Some(1), 0);
+    owner.handle_updates(&a, [image("1.1", "e1"), level("1.1", 220, 7)], times(0));
+    shelves.write(&mut owner, 0);
+
+    // What it hears first of the market is a new definition.
+    let mut standby = Engine::new(settings());
+    standby.handle_message(&a, Some(2), 1);
+    let mut delta = Delta::default();
+    delta.set(MarketField::Kind, Some(Value::Int(0)));
+    delta.set(MarketField::Event, Some(Value::Text("e1".into())));
+    delta.set(MarketField::Status, Some(Value::Int(MarketStatus::Open.code())));
+    let half = Update::Change { market: "1.1".into(), delta, rollback: false };
+    standby.handle_updates(&a, [half.clone()], times(1));
+    assert!(standby.book("1.1").unwrap().selections.is_empty());
+    assert_eq!(standby.take_control(1), [], "it says nothing to sources");
+
+    shelves.acquire(&mut standby, 2);
+    shelves.write(&mut standby, 2);
+    assert_eq!(standby.book("1.1"), owner.book("1.1"));
+    assert_eq!(standby.feed("a", 2), Some(FeedState::Recovering));
+    shelves.check(&standby);
+
+    // Where nothing is stored it is all there is.
+    let (mut empty, mut first) = (Shelves::default(), Engine::new(settings()));
+    first.handle_message(&a, Some(2), 1);
+    first.handle_updates(&a, [half], times(1));
+    empty.acquire(&mut first, 2);
+    assert_eq!(first.feed("a", 2), Some(FeedState::Live));
 }
 
 #[test]

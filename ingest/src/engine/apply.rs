@@ -78,6 +78,7 @@ impl Engine {
         }
         if let Some(meta) = self.markets.get_mut(market) {
             meta.unconfirmed = false;
+            meta.partial = false;
         }
         if let Some(tracker) = self.sources.get_mut(source) {
             tracker.trust(market);
@@ -100,7 +101,12 @@ impl Engine {
             }
             let mut book = Book::default();
             book.apply(&delta, 0);
-            return self.image(source, market, book, rollback, times);
+            self.image(source, market, book, rollback, times)?;
+            let owned = self.markets.get(market).is_some_and(|m| self.owns(m.shard));
+            if let Some(meta) = self.markets.get_mut(market) {
+                meta.partial = !owned;
+            }
+            return Ok(());
         };
         let shard = meta.shard;
         if meta.unconfirmed {
@@ -235,7 +241,7 @@ impl Engine {
     }
 
     /// Notes where a market is.
-    fn rehome(&mut self, market: &MarketId, event: Arc<str>, shard: u16) {
+    pub(super) fn rehome(&mut self, market: &MarketId, event: Arc<str>, shard: u16) {
         let Some(meta) = self.markets.get_mut(market) else { return };
         meta.shard = shard;
         if meta.event == event {
@@ -266,6 +272,7 @@ impl Engine {
             event,
             shard,
             unconfirmed: false,
+            partial: false,
             terminal_since: None,
             matched_at: now,
             matched_due: false,

@@ -55,6 +55,8 @@ struct Meta {
     shard: u16,
     /// Given up: suspended until it is imaged.
     unconfirmed: bool,
+    /// First heard of by a change while its shard was not ours: what was before it may be stored.
+    partial: bool,
     terminal_since: Option<i64>,
     matched_at: i64,
     matched_due: bool,
@@ -311,6 +313,10 @@ impl Engine {
                 // Until its own shard is ours nothing is known of it; after that it would be known.
                 self.markets.contains_key(&id) || !self.owns(home)
             } else {
+                if self.is_doubtful(&id, &stored.book) {
+                    // What is stored was written by one that heard more. (The entry is for nobody: the shard is not ours.)
+                    let _ = self.shard_mut(shard).sequencer.gone(&id, times);
+                }
                 let known = self.markets.get(&id).map(|m| m.shard);
                 known.map_or_else(
                     || home == shard && self.shard(shard).may_restore(&id),
@@ -325,9 +331,14 @@ impl Engine {
         }
         let mut books = Vec::with_capacity(restored.len());
         for (id, event, stored) in restored {
-            if shard != CATALOGUE && !self.markets.contains_key(&id) {
+            let fresh = !self.markets.contains_key(&id) || self.shard(shard).sequencer.book(&id).is_none();
+            if shard != CATALOGUE && fresh {
                 let source: Arc<str> = stored.book.fields.text(MarketField::Source).unwrap_or("").into();
-                self.adopt(&id, &source, event, shard, now);
+                if self.markets.contains_key(&id) {
+                    self.rehome(&id, event, shard);
+                } else {
+                    self.adopt(&id, &source, event, shard, now);
+                }
                 if !stored.book.status().is_terminal()
                     && self.add_source(&source, Lane::Lossy, now)
                     && let Some(tracker) = self.sources.get_mut(&source)
@@ -339,6 +350,10 @@ impl Engine {
         }
         let mine = self.shard_mut(shard);
         mine.sequencer.restore(books);
+        for meta in self.markets.values_mut().filter(|m| m.shard == shard) {
+            meta.partial = false;
+        }
+        let mine = self.shard_mut(shard);
         mine.take_over(&acquired, orphans, times, now);
         self.counters.epochs += 1;
         if shard == CATALOGUE {
@@ -347,6 +362,14 @@ impl Engine {
         } else {
             self.reconcile(shard, times, now);
         }
+    }
+
+    /// Whether our own book of a market is less to be trusted than what is stored.
+    fn is_doubtful(&self, market: &MarketId, stored: &Book) -> bool {
+        let Some(meta) = self.markets.get(market) else { return false };
+        let untrusted = self.sources.get(&meta.source).is_some_and(|t| t.untrusted().contains(market));
+        let same = stored.fields.text(MarketField::Source) == Some(&*meta.source);
+        same && !meta.unconfirmed && (meta.partial || untrusted)
     }
 
     /// Brings the catalogue in step with a shard that was just taken over.
@@ -452,6 +475,9 @@ impl Engine {
 
     /// Suspends what its source does not image though it is heard.
     fn give_up(&mut self, times: Times, now: i64) {
+        if !self.catalogue.is_owned() {
+            return;
+        }
         let mut overdue = Vec::new();
         for (source, tracker) in &mut self.sources {
             let stale_after = self.settings.stale_after(source);

@@ -9,9 +9,9 @@ use crate::problem::{Problem, ProblemKind};
 /// How many are kept.
 pub const KEPT: usize = 100;
 /// Lines of the process log in one window.
-const LINES: u32 = 10;
+const LINES: u32 = 5;
 /// The window, ms.
-const WINDOW: i64 = 1_000;
+const WINDOW: i64 = 10_000;
 
 /// A problem that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

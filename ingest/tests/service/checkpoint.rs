@@ -16,7 +16,7 @@ fn key(text: &str) -> SelectionKey {
 }
 
 /// The first difference. Markets that the checkpoint does not know any more are not looked at.
-pub fn differs(want: &Json, books: &BTreeMap<MarketId, Book>) -> Option<String> {
+pub(crate) fn differs(want: &Json, books: &BTreeMap<MarketId, Book>) -> Option<String> {
     let want = want.as_object().unwrap();
     assert!(!want.is_empty(), "a checkpoint without markets proves nothing");
     want.iter().find_map(|(id, want)| {

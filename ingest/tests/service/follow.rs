@@ -11,15 +11,15 @@ use tictac_proto::model::{Book, MarketId};
 use tictac_proto::wire::FeedState;
 use tokio::sync::mpsc;
 
-pub struct Gateway {
+pub(crate) struct Gateway {
     reader: LogReader,
     _handle: LiveHandle,
     live: mpsc::Receiver<LiveEvent>,
-    pub followers: BTreeMap<u16, Follower>,
+    pub(crate) followers: BTreeMap<u16, Follower>,
 }
 
 impl Gateway {
-    pub fn new(reader: &LogReader, shards: u16) -> Self {
+    pub(crate) fn new(reader: &LogReader, shards: u16) -> Self {
         let (handle, live) = reader.live(65_536);
         let followers: BTreeMap<u16, Follower> =
             (0..shards).chain([CATALOGUE]).map(|s| (s, Follower::new(s))).collect();
@@ -28,7 +28,7 @@ impl Gateway {
     }
 
     /// Follows until the condition holds; panics with what is known after 20 s.
-    pub async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         // Looked at only when all that came is followed: the look is what costs.
         while !self.live.is_empty() || !holds(self) {
@@ -79,24 +79,24 @@ impl Gateway {
         format!("{markets} markets, listed {}, not following: {behind:?}", self.listed().len())
     }
 
-    pub fn books(&self) -> BTreeMap<MarketId, Book> {
+    pub(crate) fn books(&self) -> BTreeMap<MarketId, Book> {
         let mine = self.followers.iter().filter(|f| *f.0 != CATALOGUE);
         mine.flat_map(|f| f.1.markets()).map(|m| (m.id.clone(), m.book.clone())).collect()
     }
 
-    pub fn listed(&self) -> BTreeMap<MarketId, Book> {
+    pub(crate) fn listed(&self) -> BTreeMap<MarketId, Book> {
         self.followers[&CATALOGUE].markets().map(|m| (m.id.clone(), m.book.clone())).collect()
     }
 
-    pub fn feed(&self, source: &str) -> FeedState {
+    pub(crate) fn feed(&self, source: &str) -> FeedState {
         self.report(source).state
     }
 
-    pub fn report(&self, source: &str) -> FeedReport {
+    pub(crate) fn report(&self, source: &str) -> FeedReport {
         self.followers[&CATALOGUE].feed(source, now_ms())
     }
 
-    pub fn all_following(&self) -> bool {
+    pub(crate) fn all_following(&self) -> bool {
         self.followers.values().all(Follower::is_following)
     }
 }

@@ -1,4 +1,5 @@
 //! The service over both logs: what sources say is what gateways have.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod checkpoint;
 mod follow;

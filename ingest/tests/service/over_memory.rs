@@ -1,10 +1,17 @@
 //! Over the in-process log.
 
+use std::net::SocketAddr;
+
+use tictac_ingest::admin::{Admin, serve};
 use tictac_ingest::embedded::Embedded;
 use tictac_ingest::log::{LogReader, LogWriter, MemoryLog, MemorySettings};
+use tictac_ingest::pacing::Speed;
 use tictac_ingest::service::{Ingest, Input, Settings};
+use tictac_ingest::simulator::recording::Recording;
 use tictac_ingest::simulator::{Config, Simulator};
 use tictac_proto::wire::FeedState;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::Gateway;
@@ -58,4 +65,61 @@ async fn the_embedded_simulator_is_followed() {
     let text = running.metrics().render();
     assert!(text.contains("tictac_ingest_feed_state{source=\"demo\"} 0"), "{text}");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_recording_ends_in_its_books() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run.mcm");
+    let (mut lines, mut checkpoints) = (Vec::new(), Vec::new());
+    let config = Config { rate: 2.0, ..Config::default() };
+    let recording = Recording { seed: 11, config, start_ms: 1_764_000_000_000, seconds: 60 };
+    recording.write_mcm("run.mcm", 1_000_000, &mut lines, &mut checkpoints).unwrap();
+    std::fs::write(&path, lines).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&checkpoints).unwrap();
+    let last = expected["checkpoints"].as_array().unwrap().last().unwrap()["markets"].clone();
+
+    let embedded = Embedded::replay(path, Speed::Max).unwrap().with_shards(4);
+    let (reader, running) = embedded.start(CancellationToken::new());
+    let mut gateway = Gateway::new(&reader, 4);
+    gateway
+        .until("the books are the recording's", |g| {
+            g.all_following() && crate::checkpoint::differs(&last, &g.books()).is_none()
+        })
+        .await;
+
+    let listener = tictac_ingest::admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let admin = Admin { metrics: running.metrics().clone(), window: running.window() };
+    let cancel = CancellationToken::new();
+    let port = tokio::spawn(serve(listener, admin, cancel.clone()));
+    for (path, status, body) in [
+        ("/readyz", "200", "owner of all 5 shards"),
+        ("/healthz", "200", "ok"),
+        ("/metrics", "200", "tictac_ingest_shards_owned 5"),
+        ("/problems", "200", "[]"),
+        ("/else", "404", "/metrics"),
+    ] {
+        let answer = get(address, path).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(body),
+            "{path}: {answer}"
+        );
+    }
+    running.stop().await;
+    assert!(
+        get(address, "/healthz").await.starts_with("HTTP/1.1 503"),
+        "an engine that ended is not healthy"
+    );
+    cancel.cancel();
+    port.await.unwrap();
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }

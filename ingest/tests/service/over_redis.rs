@@ -155,6 +155,40 @@ async fn what_a_source_publishes_is_what_a_gateway_has_also_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgot_everything_gets_the_books_again() {
+    let mut server = RedisServer::start().unwrap();
+    let process = Process::start(&server);
+    let mut source = Source::new(&server, "demo").await;
+    source.heard().await;
+    let reader = LogReader::from(RedisLog::new(redis(&server)).unwrap());
+    let mut gateway = Gateway::new(&reader, SHARDS);
+    let mut simulator = Simulator::new(9, Config::default());
+    let mut updates = Vec::new();
+    simulator.advance(1_764_000_000_000, &mut updates);
+    source.say(&updates).await;
+    gateway
+        .until("all is there", |g| same(&simulator, &g.books()) && g.feed("demo") == FeedState::Live)
+        .await;
+    let before: BTreeMap<u16, _> = gateway.followers.iter().map(|(s, f)| (*s, f.at())).collect();
+
+    server.restart().unwrap();
+    let mut after = Source::new(&server, "demo").await;
+    (after.seq, after.writer) = (source.seq, source.writer);
+    // Who listens anew is told by the receiver count; what was said before that shows as a gap.
+    after.heard().await;
+    gateway
+        .until("a higher epoch with the same books", |g| {
+            g.followers.iter().all(|(s, f)| f.at().epoch > before[s].epoch) && same(&simulator, &g.books())
+        })
+        .await;
+    updates.clear();
+    simulator.images(&mut updates);
+    after.say(&updates).await;
+    gateway.until("the feed is live", |g| g.feed("demo") == FeedState::Live).await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_is_stale_and_images_are_asked_for() {
     use futures_util::StreamExt;
     let server = RedisServer::start().unwrap();
