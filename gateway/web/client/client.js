@@ -10,7 +10,6 @@
 
 import { mix } from './checksum.js';
 import { Connection } from './connection.js';
-import { compare } from './follower.js';
 import { Channel, MarketSub, ScopeSub } from './subscription.js';
 
 /**
@@ -43,7 +42,6 @@ export class OddsClient {
   #counts = { messages: 0, bytes: 0, gaps: 0, resyncs: 0, checksums: 0, checksumMismatches: 0, digestMismatches: 0, behind: 0 };
   #channels = /** @type {Map<string, Channel>} */ (new Map());
   #scopes = /** @type {Set<ScopeSub>} */ (new Set());
-  #feeds = /** @type {Map<string, string>} */ (new Map());
   #requests = /** @type {Map<number, {scope: ScopeSub|null, channels: Channel[]}>} */ (new Map());
   #listeners = new Map();
   #ages = { ring: new Float64Array(512), count: 0 };
@@ -149,11 +147,6 @@ export class OddsClient {
 
   // ---- for subscriptions
 
-  /** @returns {string} the feed state of a channel's source */
-  feedOf(channel) {
-    return this.#feeds.get(`${channel.source}|${channel.shard}`) ?? channel.feed ?? 'down';
-  }
-
   /** @internal */
   release(channel) {
     if (channel.subs.size || channel.scope || this.#channels.get(channel.key) !== channel) return;
@@ -198,10 +191,12 @@ export class OddsClient {
     this.#flushing = true;
     queueMicrotask(() => {
       this.#flushing = false;
+      const scopes = [...this.#scopes].filter((scope) => !scope.sent);
+      if (!this.#unsent.size && !scopes.length) return; // The connection opened meanwhile and took them.
       if (!this.#link.twoWay) return this.#link.reopenStreams();
       if (!this.#link.isWelcome) return;
       this.#subscribe([...this.#unsent].filter((c) => this.#channels.get(c.key) === c));
-      this.#subscribeScopes([...this.#scopes].filter((s) => !s.sent));
+      this.#subscribeScopes(scopes);
     });
   }
 
@@ -254,10 +249,13 @@ export class OddsClient {
 
   #down() {
     this.#requests.clear();
-    this.#feeds.clear();
     this.#digestAfter = Infinity;
     for (const scope of this.#scopes) scope.sent = false;
-    for (const channel of this.#channels.values()) Object.assign(channel, { pending: true, taken: false, askedAt: null });
+    for (const channel of this.#channels.values()) {
+      channel.pending = true;
+      channel.askedAt = null;
+      channel.follower.disconnected();
+    }
   }
 
   #stateChanged(event) {
@@ -315,7 +313,7 @@ export class OddsClient {
       case 'ok':
         return this.#taken(message);
       case 'feed':
-        return this.#feed(message.src, message.sh, message.f);
+        return this.#feed(message);
       case 'catalogue':
         return this.#listed(message);
       case 'err':
@@ -341,7 +339,7 @@ export class OddsClient {
   #compareDigest(theirs) {
     let mine = 0;
     for (const { follower, pending, digest } of this.#channels.values()) {
-      if (follower.gap || pending) return;
+      if (follower.gap || follower.promised || pending) return;
       if (follower.position && !follower.gone) mine = (mine + mix(digest, follower.position[1])) >>> 0;
     }
     if (theirs === undefined || mine === theirs || this.#link.env.mono() < this.#digestPausedUntil) return;
@@ -360,18 +358,11 @@ export class OddsClient {
     const scope = request?.scope && this.#scopes.has(request.scope) ? request.scope : this.#scopeFor(message);
     if (!this.#channels.has(key) && !scope) return;
     const channel = this.#channel(message.m, message.w, undefined, scope);
-    channel.source = message.src;
-    channel.shard = message.sh;
-    this.#feed(message.src, message.sh, message.f);
     channel.follower.receive(message);
-    channel.target = [message.e, message.s];
-    channel.taken = true;
+    channel.pending = false;
     if (request && !request.scope) {
       request.channels = request.channels.filter((c) => c !== channel);
       if (!request.channels.length) this.#requests.delete(message.id);
-    }
-    if (message.how === 'exact' || (channel.follower.book && compare(channel.follower.position, channel.target) >= 0)) {
-      channel.pending = false;
     }
     if (scope && !scope.markets.has(channel.market)) scope.joined(channel);
     channel.emitState();
@@ -383,13 +374,12 @@ export class OddsClient {
     return [...this.#scopes].find((s) => s.view === message.w) ?? null;
   }
 
-  #feed(source, shard, feed) {
-    const key = `${source}|${shard}`;
-    if (this.#feeds.get(key) === feed) return;
-    this.#feeds.set(key, feed);
-    this.#emit('feed', { source, shard, feed });
+  #feed(message) {
+    this.#emit('feed', { source: message.src, shard: message.sh, feed: message.f });
     for (const channel of this.#channels.values()) {
-      if (channel.source === source && channel.shard === shard) channel.emitState();
+      const { feed } = channel.follower;
+      channel.follower.receive(message);
+      if (channel.follower.feed !== feed) channel.emitState();
     }
   }
 
@@ -428,24 +418,22 @@ export class OddsClient {
     const { follower } = channel;
     const { position: from, gap: wasGap } = follower;
     const result = follower.receive(message);
-    if (message.t === 'crc' && result !== 'dropped') {
-      this.#counts.checksums++;
-      if (result === 'gap') this.#counts.checksumMismatches++;
-    }
     if (message.ts && (result === 'applied' || result === 'replaced')) this.#aged(channel, message.ts);
     if (result === 'replaced') {
       if (from) this.#counts.resyncs++;
       channel.pending = false;
       channel.askedAt = null;
-      channel.source = follower.book?.fields.source ?? channel.source;
-      channel.shard = message.sh ?? channel.shard;
-      channel.feed = message.f;
       channel.emitSync();
-    } else if (result === 'applied' && message.t === 'delta') {
-      if (channel.taken) channel.pending = false;
+    } else if (result === 'applied') {
       channel.emitChange(follower.changed);
-    } else if (result === 'applied' && message.t === 'stop') {
+    } else if (result === 'stopped') {
       channel.emitStop(message.why ?? '');
+    } else if (result === 'checked') {
+      this.#counts.checksums++;
+    } else if (result === 'mismatch') {
+      this.#counts.checksums++;
+      this.#counts.checksumMismatches++;
+      this.#gapped(channel);
     } else if (result === 'gap' && !wasGap) {
       channel.emitGap(from, message.t === 'gap' ? message.to : [message.e, message.s]);
       this.#gapped(channel, message.t === 'gap');

@@ -1,11 +1,14 @@
 // Follows one market in one view: keeps the book on the chain of positions, or says that it cannot. No clock, no I/O.
-// Twin of the Rust follower; `proto/vectors/follow.json` holds both to PROTOCOL.md §3–§5.
+// Twin of `proto/src/client.rs`; `proto/vectors/follow.json` holds both to PROTOCOL.md §3–§5.
 
 import { Book } from './book.js';
 import { checksum } from './checksum.js';
 
 /** @typedef {[epoch: number, seq: number]} Position */
-/** @typedef {'applied'|'dropped'|'gap'|'replaced'} Result what became of a message */
+/**
+ * What became of a message. `gap` and `mismatch` ask for a snapshot.
+ * @typedef {'applied'|'dropped'|'gap'|'replaced'|'stopped'|'checked'|'mismatch'|'noted'} Result
+ */
 
 /** Orders positions; `null` comes first. @param {Position|null} a @param {Position|null} b */
 export function compare(a, b) {
@@ -21,8 +24,11 @@ export class Follower {
   gap = false;
   /** Whether the market ended. */
   gone = false;
-  /** Checksums that did not match. */
-  mismatches = 0;
+  /** Whether an `ok` promised something newer that has not come yet. */
+  promised = false;
+  /** @type {number|null} */ shard = null;
+  /** The source that `ok` named, for markets whose book names none. @type {string|null} */ source = null;
+  /** @type {string} feed state of the market's source */ feed = 'live';
   /** @type {Set<string>} what the last applied delta touched, see `Book.apply` */ changed = new Set();
 
   /** @param {string} market @param {number} view 1, 3, 10, or 0 for all */
@@ -46,14 +52,16 @@ export class Follower {
       case 'delta':
         return this.#delta(message);
       case 'stop':
-        return this.raise([message.e, message.s]) ? 'applied' : 'dropped';
+        return this.raise([message.e, message.s]) ? 'stopped' : 'dropped';
       case 'ok':
-        return this.raise(message.st) ? 'applied' : 'dropped';
+        return this.#taken(message);
+      case 'feed':
+        if (message.sh === this.shard && message.src === (this.book?.fields.source ?? this.source)) this.feed = message.f;
+        return 'noted';
       case 'gap':
         return this.#lose();
       case 'gone':
-        this.gone = true;
-        return 'applied';
+        return this.#end();
       case 'crc':
         return this.#check(message);
       default:
@@ -67,29 +75,38 @@ export class Follower {
     if (compare(at, this.position) < 0) return 'dropped';
     this.book = Book.from(message);
     this.position = at;
-    this.gap = false;
-    this.gone = false;
+    this.gap = this.gone = this.promised = false;
+    this.shard = message.sh;
+    this.feed = message.f;
     return 'replaced';
   }
 
   #delta(message) {
     const { e, p, s } = message;
-    const [epoch, seq] = this.position ?? [0, 0];
-    if (e < epoch) return 'dropped';
-    if (e > epoch) return this.#lose();
-    if (s <= seq) return 'dropped';
-    if (p > seq) return this.#lose();
-    if (this.gap || !this.book) return 'dropped';
+    if (!this.book || !this.position) return this.#lose();
+    const [epoch, seq] = this.position;
+    if (e < epoch || (e === epoch && s <= seq)) return 'dropped';
+    if (this.gap || e > epoch || p > seq) return this.#lose();
     this.changed = this.book.apply(message);
     this.position = [e, s];
+    this.promised = false;
     return 'applied';
   }
 
   #check({ e, s, c }) {
-    if (!this.book || this.gap || compare([e, s], this.position) !== 0) return 'dropped';
-    if (this.checksum() === c) return 'applied';
-    this.mismatches++;
-    return this.#lose();
+    if (!this.book || this.gap || compare([e, s], this.position) !== 0) return 'noted';
+    if (this.checksum() === c) return 'checked';
+    this.gap = true;
+    return /** @type {Result} */ ('mismatch');
+  }
+
+  #taken({ st, sh, src, f, how }) {
+    this.raise(st);
+    this.shard = sh;
+    this.source = src;
+    this.feed = f;
+    this.promised = how !== 'exact';
+    return /** @type {Result} */ ('noted');
   }
 
   #lose() {
@@ -97,15 +114,32 @@ export class Follower {
     return /** @type {Result} */ ('gap');
   }
 
+  /** The book and its gap are forgotten, the stop is not; a later `snap` starts anew, wherever it stands. */
+  #end() {
+    this.book = this.position = null;
+    this.gap = false;
+    this.gone = true;
+    return /** @type {Result} */ ('noted');
+  }
+
   /** CRC-32C of the view that is held; `null` where none is. @returns {number|null} */
   checksum() {
     return this.book && checksum(this.market, this.view, this.book);
   }
 
-  /** The market's part of PROTOCOL.md §4: everything but connection and feed. @returns {boolean} */
+  /** The connection ended: the book stays, to come back with, but nothing says how the feed stands. */
+  disconnected() {
+    this.feed = 'down';
+  }
+
+  /** Whether a stop is known that the book has not caught up with. */
+  get isBehindStop() {
+    return compare(this.position, this.stop) < 0;
+  }
+
+  /** Whether bets on the market can be meant, the connection's liveness aside (PROTOCOL.md §4). @returns {boolean} */
   get tradable() {
-    return (
-      !!this.book && this.book.status === 'open' && !this.gap && !this.gone && compare(this.position, this.stop) >= 0
-    );
+    const current = !this.gap && !this.promised && !this.isBehindStop;
+    return this.book?.status === 'open' && this.feed === 'live' && current;
   }
 }

@@ -163,6 +163,7 @@ export const msgpack = {
     if (message.r) message.r = message.r.map(([id, handicap, fields]) => [id, handicap, named(fields, SELECTION_FIELDS)]);
     if (message.f !== undefined) message.f = FEED_STATE[message.f];
     if (message.how !== undefined) message.how = HOW[message.how];
+    for (const flag of ['fatal', 'full']) if (flag in message) message[flag] = !!message[flag];
     if (message.limits) message.limits = Object.fromEntries(message.limits);
     if (message.t === 'catalogue') message.markets = message.markets?.map(([id, fields]) => [id, named(fields, MARKET_FIELDS)]);
     return message;

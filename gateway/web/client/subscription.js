@@ -7,10 +7,7 @@ import { Follower } from './follower.js';
 /** One market in one view on the connection. */
 export class Channel {
   /** Whether this connection has yet to say where the market stands: what is held may be old. */ pending = true;
-  /** Whether this connection took the subscription. */ taken = false;
-  /** @type {any} */ target = null;
   /** When a snapshot was asked for, if one is awaited. @type {number|null} */ askedAt = null;
-  /** @type {string|undefined} */ source; /** @type {number|undefined} */ shard; /** @type {string|undefined} */ feed;
   /** Source time of the newest data, Unix ms. @type {number|null} */ sourceTime = null;
   /** @type {{code: string, why: string, fatal: boolean}|null} */ error = null;
   /** @type {Set<MarketSub>} */ subs = new Set();
@@ -74,7 +71,8 @@ export class MarketSub {
   }
   /** Whether a resync is under way: after a gap, or since the connection was replaced. */
   get resyncing() {
-    return this.#channel.follower.gap || this.#channel.pending;
+    const { gap, promised } = this.#channel.follower;
+    return gap || promised || this.#channel.pending;
   }
   get gone() {
     return this.#channel.follower.gone;
@@ -84,7 +82,7 @@ export class MarketSub {
   }
   /** Feed state of the market's source: `live`, `recovering`, `stale`, `down`. */
   get feed() {
-    return this.#client.feedOf(this.#channel);
+    return this.#channel.follower.feed;
   }
   /** Whether the prices held may not be the present ones. Mere quiet is not staleness. */
   get stale() {
@@ -92,8 +90,7 @@ export class MarketSub {
   }
   /** Whether a stop is known that the book has not caught up with. */
   get stopped() {
-    const { book, stop, tradable, gap, gone } = this.#channel.follower;
-    return !!book && !!stop && book.status === 'open' && !gap && !gone && !tradable;
+    return this.book?.status === 'open' && this.#channel.follower.isBehindStop;
   }
   /** Whether the market may be traded at the prices held. */
   get tradable() {

@@ -70,7 +70,7 @@ test('a selection that leaves and joins again in one delta starts empty', () => 
 test('the chain of positions: drop, apply, gap, replace', () => {
   const f = new Follower('1.5', 3);
   const delta = (e, p, s) => ({ t: 'delta', m: '1.5', w: 3, e, p, s, d: { matched: s } });
-  assert.equal(f.receive(delta(7, 99, 100)), 'gap');
+  assert.equal(f.receive(delta(7, 99, 100)), 'gap', 'nothing is held');
   assert.equal(f.receive(SNAP), 'replaced');
   assert.equal(f.receive(delta(6, 100, 101)), 'dropped');
   assert.equal(f.receive(delta(7, 90, 100)), 'dropped');
@@ -79,7 +79,8 @@ test('the chain of positions: drop, apply, gap, replace', () => {
   assert.ok(f.tradable);
   assert.equal(f.receive(delta(7, 106, 107)), 'gap');
   assert.ok(!f.tradable && f.book.fields.matched === 105, 'the old book stays, untradable');
-  assert.equal(f.receive(delta(7, 105, 108)), 'dropped');
+  assert.equal(f.receive(delta(7, 105, 108)), 'gap', 'nothing is applied until a snapshot');
+  assert.equal(f.position[1], 105);
   assert.equal(f.receive({ ...SNAP, s: 104 }), 'dropped');
   assert.ok(f.gap);
   assert.equal(f.receive({ ...SNAP, s: 108 }), 'replaced');
@@ -91,7 +92,7 @@ test('the chain of positions: drop, apply, gap, replace', () => {
 test('a stop bars until the book is at or past it, from wherever it is heard', () => {
   const f = new Follower('1.5', 3);
   f.receive(SNAP);
-  assert.equal(f.receive({ t: 'stop', m: '1.5', e: 7, s: 103 }), 'applied');
+  assert.equal(f.receive({ t: 'stop', m: '1.5', e: 7, s: 103 }), 'stopped');
   assert.equal(f.receive({ t: 'stop', m: '1.5', e: 7, s: 102 }), 'dropped');
   f.receive({ t: 'delta', e: 7, p: 100, s: 102, d: { matched: 1 } });
   assert.ok(!f.tradable);
@@ -109,14 +110,15 @@ test('a checksum is compared at equal position only', () => {
   const f = new Follower('1.5', 3);
   f.receive(SNAP);
   const c = checksum('1.5', 3, f.book);
-  assert.equal(f.receive({ t: 'crc', e: 7, s: 100, c }), 'applied');
-  assert.equal(f.receive({ t: 'crc', e: 7, s: 101, c: 1 }), 'dropped');
+  assert.equal(f.receive({ t: 'crc', e: 7, s: 100, c }), 'checked');
+  assert.equal(f.receive({ t: 'crc', e: 7, s: 101, c: 1 }), 'noted');
   assert.ok(!f.gap);
-  assert.equal(f.receive({ t: 'crc', e: 7, s: 100, c: c ^ 1 }), 'gap');
-  assert.equal(f.mismatches, 1);
+  assert.equal(f.receive({ t: 'crc', e: 7, s: 100, c: c ^ 1 }), 'mismatch');
+  assert.ok(f.gap);
 });
 
 test('whatever a wire does, a follower shows a state that existed, and converges', () => {
+  let applied = 0;
   for (let seed = 1; seed <= 300; seed++) {
     const random = seeded(seed);
     const view = [0, 1, 3, 10][seed % 4];
@@ -125,7 +127,6 @@ test('whatever a wire does, a follower shows a state that existed, and converges
     f.receive(market.snap(view));
     let air = [];
     let stopHeard = null;
-    let applied = 0;
     const check = () => {
       const truth = market.at(...f.position);
       if (!f.gap) assert.equal(f.checksum(), checksum('1.5', view, market.expected(view, truth)), `seed ${seed}`);
@@ -159,9 +160,9 @@ test('whatever a wire does, a follower shows a state that existed, and converges
     }
     while (air.length) hear(air.shift());
     hear(market.snap(view));
-    assert.ok(applied > 5, `seed ${seed}: the wire let nothing through`);
     assert.equal(f.gap, false);
     assert.equal(f.checksum(), checksum('1.5', view, market.expected(view)), `seed ${seed}`);
     assert.equal(f.tradable, market.book.d.status === 'open');
   }
+  assert.ok(applied > 3000, `the wires let hardly anything through: ${applied}`);
 });

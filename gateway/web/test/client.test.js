@@ -37,7 +37,7 @@ test('connects, subscribes, follows, and says what may be traded', async () => {
   s.client.connect();
   assert.equal(sub.tradable, false);
   await run(s, 500);
-  assert.equal(socketOf(s.gateway).url, 'ws://gateway/v1/ws');
+  assert.equal(socketOf(s.gateway).url, 'ws://gateway/v1/ws?catalogue=1');
   assert.deepEqual(socketOf(s.gateway).protocols, ['odds.v1.json']);
   assert.deepEqual(s.states, ['connecting', 'live']);
   assert.ok(sub.tradable && sub.tradableSelection('1/0') && !sub.tradableSelection('7/0'));
@@ -246,7 +246,7 @@ test('where WebSocket fails twice before the first message, an event stream take
   s.client.connect();
   for (let i = 0; !streams.length && i < 150; i++) await s.time.pass(100);
   assert.equal(streams.length, 1);
-  assert.equal(streams[0].url, 'http://gateway/v1/sse?market=m1&view=3');
+  assert.equal(streams[0].url, 'http://gateway/v1/sse?catalogue=1&market=m1&view=3');
   const stream = streams[0];
   stream.say({ t: 'welcome', v: 1, hb: 1000, now: s.time.now() + 5000, limits: {} });
   stream.say(s.market.snap(3));
@@ -259,10 +259,10 @@ test('where WebSocket fails twice before the first message, an event stream take
   stream.onerror();
   assert.ok(stream.closed && !sub.tradable);
   await s.time.pass(2500);
-  assert.equal(streams[1].url, 'http://gateway/v1/sse?market=m1&view=3&cursor=cursor-2');
+  assert.equal(streams[1].url, 'http://gateway/v1/sse?catalogue=1&market=m1&view=3&cursor=cursor-2');
   s.client.market('m2', { view: 3 });
   await s.time.pass(50);
-  assert.equal(streams[2].url, 'http://gateway/v1/sse?market=m1&market=m2&view=3', 'other markets, from snapshots');
+  assert.equal(streams[2].url, 'http://gateway/v1/sse?catalogue=1&market=m1&market=m2&view=3', 'other markets, from snapshots');
 });
 
 test('the msgpack codec is chosen by its subprotocol', async () => {

@@ -3,9 +3,11 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { digestKey, mix } from '../client/checksum.js';
+import { Book } from '../client/book.js';
+import { canonical, checksum, digestKey, mix } from '../client/checksum.js';
 import * as fields from '../client/fields.js';
 import { Follower } from '../client/follower.js';
+import { msgpack } from '../client/msgpack.js';
 
 const DIRECTORY = new URL('../../../proto/vectors/', import.meta.url);
 const files = existsSync(DIRECTORY) ? readdirSync(DIRECTORY).filter((f) => f.endsWith('.json')).sort() : [];
@@ -21,22 +23,22 @@ function typed(type, as) {
 
 const RUNNERS = {
   'fields.json'(t, vector) {
-    const { market, selection, ...enumerations } = vector;
+    const { market, selection, enums } = vector;
     for (const [rows, table, name] of [[market, fields.MARKET_FIELDS, 'market'], [selection, fields.SELECTION_FIELDS, 'selection']]) {
       assert.deepEqual(table.map(([n]) => n), rows.map(([n]) => n), `${name}: names, in the order of their numbers`);
       rows.forEach(([n, type], i) => assert.deepEqual(typed(table[i][1], type), type, `${name}.${n}: type`));
     }
-    for (const [name, names] of Object.entries(enumerations)) {
-      if (Array.isArray(names)) assert.deepEqual(fields[name.toUpperCase()], names, `${name}: names, in the order of their codes`);
+    const tables = { feed: fields.FEED_STATE, status: fields.MARKET_STATUS };
+    for (const [name, names] of Object.entries(enums)) {
+      assert.deepEqual(tables[name] ?? fields[name.toUpperCase()], names, `${name}: names, in the order of their codes`);
     }
   },
 
   async 'follow.json'(t, { cases }) {
-    for (const { name, messages, expect } of cases) {
+    for (const { name, market, view, messages, expect } of cases) {
       await t.test(name, () => {
         assert.equal(messages.length, expect.length, 'one expectation a message');
-        const first = messages.find((m) => m.m !== undefined && m.w !== undefined);
-        const follower = new Follower(first.m, first.w);
+        const follower = new Follower(market, view);
         messages.forEach((message, i) => {
           const result = follower.receive(message);
           const got = {
@@ -57,7 +59,30 @@ const RUNNERS = {
       assert.equal(sum, digest, JSON.stringify(positions));
     }
   },
+
+  'checksum.json'(t, { cases }) {
+    assert.ok(cases.length, 'cases');
+    for (const { name, snap, view, canonical: text, crc } of cases) {
+      const book = Book.from(snap);
+      assert.equal(canonical(snap.m, view, book), text, name);
+      assert.equal(checksum(snap.m, view, book), crc, name);
+    }
+  },
+
+  async 'golden.json'(t, { cases }) {
+    for (const { name, json, msgpack_hex } of cases) {
+      await t.test(name, () => {
+        const message = JSON.parse(json);
+        const up = ['hello', 'sub', 'unsub', 'snapshot', 'ping'].includes(message.t);
+        if (up) assert.equal(Buffer.from(msgpack.encode(message)).toString('hex'), msgpack_hex);
+        else assert.deepEqual(msgpack.decode(Buffer.from(msgpack_hex, 'hex')), message);
+      });
+    }
+  },
 };
+
+/** What only servers read. */
+const SERVERS = ['log.json'];
 
 for (const [file, run] of Object.entries(RUNNERS)) {
   test(`vectors: ${file}`, async (t) => {
@@ -67,5 +92,5 @@ for (const [file, run] of Object.entries(RUNNERS)) {
 }
 
 test('no vector is left out', () => {
-  assert.deepEqual(files.filter((f) => !RUNNERS[f]), [], 'files that no runner executes');
+  assert.deepEqual(files.filter((f) => !RUNNERS[f] && !SERVERS.includes(f)), [], 'files that no runner executes');
 });
