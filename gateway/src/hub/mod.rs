@@ -27,6 +27,8 @@ use desk::Desk;
 const LINGER: i64 = 30_000;
 /// How long an opening waits for its shard, ms.
 const OPEN_DEADLINE: i64 = 5_000;
+/// How long a document waits for the first `alive` of a shard newly followed, ms.
+const FIRST_ALIVE: i64 = 1_000;
 /// Openings and questions that may wait for shards at once.
 const MAX_WAITING: usize = 50_000;
 
@@ -594,7 +596,13 @@ impl Hub {
             self.want(shard);
             self.unwant(shard, now);
         }
-        let here = self.followers.get(&shard).is_some_and(|w| w.follower.market(&waiting.market).is_some());
+        let here = self.followers.get(&shard).is_some_and(|w| {
+            // A document can't be corrected later: it waits for the first sign of life of a shard newly followed.
+            let document = matches!(waiting.waiter, Waiter::Document { .. });
+            let heard =
+                w.follower.heard().is_some() || waiting.deadline - now.mono < OPEN_DEADLINE - FIRST_ALIVE;
+            w.follower.market(&waiting.market).is_some() && (heard || !document)
+        });
         if !here {
             return self.unless_late(waiting, now);
         }

@@ -205,7 +205,7 @@ impl Task {
             }
             Outcome::Acquired(acquired) => {
                 desk.tries = 0;
-                tracing::info!(
+                tracing::debug!(
                     shard = name(shard),
                     epoch = acquired.epoch,
                     n = acquired.n,
@@ -213,6 +213,11 @@ impl Task {
                     "taken over"
                 );
                 self.engine.handle_acquired(shard, *acquired, now_ms());
+                // One line when it matters, not one for each of dozens of shards.
+                if self.engine.shards().all(|s| self.engine.owns(s)) {
+                    let (shards, markets) = (self.engine.shards().count(), self.engine.len());
+                    tracing::info!(shards, markets, "every shard is ours");
+                }
             }
             Outcome::Denied(error) => {
                 desk.tries += 1;
