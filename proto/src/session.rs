@@ -79,6 +79,7 @@ pub struct NeedBase {
 enum Piece {
     Partial,
     Stop(usize),
+    Orphan,
     Heartbeat,
     Control,
     Base(usize),
@@ -104,6 +105,8 @@ pub struct Session {
     /// Waiting for their conflation interval.
     later: Vec<usize>,
     stops: VecDeque<usize>,
+    /// Stops whose subscription ended before they went out.
+    orphans: VecDeque<Bytes>,
     control: VecDeque<Bytes>,
     partial: Bytes,
     heartbeat: Option<Bytes>,
@@ -128,6 +131,7 @@ impl Session {
             dirty: VecDeque::new(),
             later: Vec::new(),
             stops: VecDeque::new(),
+            orphans: VecDeque::new(),
             control: VecDeque::new(),
             partial: Bytes::new(),
             heartbeat: None,
@@ -176,6 +180,18 @@ impl Session {
         self.later.retain(|s| *s != id);
         self.stops.retain(|s| *s != id);
         self.needs.retain(|n| n.subscription != id);
+    }
+
+    /// Removes a subscription whose market ended. A stop that still waits goes out all the same, ahead of everything:
+    /// until the client reads that the market is gone, it holds prices. `false` where too many wait.
+    #[must_use]
+    pub fn end(&mut self, id: usize) -> bool {
+        let stop = self.subscriptions.get_mut(id).and_then(|s| s.stop.take());
+        self.unsubscribe(id);
+        if let Some(stop) = stop {
+            self.orphans.push_back(stop);
+        }
+        self.orphans.len() <= MAX_CONTROL
     }
 
     /// How many subscriptions there are.
@@ -353,6 +369,9 @@ impl Session {
             let Some(stop) = &self.subscriptions[*id].stop else { continue };
             self.plan.push((Piece::Stop(*id), stop.len()));
         }
+        for frame in self.orphans.iter().take(MAX_PIECES) {
+            self.plan.push((Piece::Orphan, frame.len()));
+        }
         for frame in self.control.iter().take(MAX_PIECES) {
             size += frame.len();
             self.plan.push((Piece::Control, frame.len()));
@@ -366,12 +385,14 @@ impl Session {
         if !self.is_paused(now) {
             self.plan_subscriptions(runs, now, size);
         }
+        let mut orphans = self.orphans.iter();
         let mut controls = self.control.iter();
         let mut slices = SmallVec::new();
         for (piece, len) in &self.plan {
             slices.push(match piece {
                 Piece::Partial => &self.partial[..],
                 Piece::Stop(id) => self.subscriptions[*id].stop.as_deref().unwrap_or(&[]),
+                Piece::Orphan => orphans.next().map_or(&[][..], |c| &c[..]),
                 Piece::Heartbeat => self.heartbeat.as_deref().unwrap_or(&[]),
                 Piece::Control => controls.next().map_or(&[][..], |c| &c[..]),
                 Piece::Base(id) => self.subscriptions[*id].base.as_ref().map_or(&[][..], |b| &b.frame[..]),
@@ -467,6 +488,11 @@ impl Session {
                         self.keep_rest(&frame, took);
                     }
                 }
+                Piece::Orphan => {
+                    if let Some(frame) = self.orphans.pop_front() {
+                        self.keep_rest(&frame, took);
+                    }
+                }
                 Piece::Control => {
                     if let Some(frame) = self.control.pop_front() {
                         self.keep_rest(&frame, took);
@@ -527,6 +553,7 @@ impl Session {
     pub fn has_output(&self) -> bool {
         !self.partial.is_empty()
             || !self.stops.is_empty()
+            || !self.orphans.is_empty()
             || !self.control.is_empty()
             || self.heartbeat_due
             || !self.dirty.is_empty()

@@ -544,8 +544,11 @@ impl Core {
         for (session, subscription) in local.readers {
             let client = &mut self.clients[session];
             client.held.remove(&(market.clone(), *view));
-            client.session.unsubscribe(subscription);
+            let fits = client.session.end(subscription);
             self.control(session, bytes.clone());
+            if !fits {
+                self.close(session, CloseCode::Slow, "too many stops wait to be read");
+            }
         }
     }
 
