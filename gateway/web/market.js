@@ -112,9 +112,10 @@ export class MarketPage {
   flush() {
     const { sub } = this;
     const { book } = sub;
+    const drawn = !!book || this.rows.size > 0; // A market that is gone leaves its last picture.
     this.#states();
-    this.loading.hidden = !!book || !!sub.error || sub.gone;
-    this.wrap.hidden = !book;
+    this.loading.hidden = drawn || !!sub.error || sub.gone;
+    this.wrap.hidden = !drawn;
     if (!book || this.paused) return;
     if (this.rebuild) this.#build(book);
     else for (const key of this.dirty) if (key !== 'market' && !this.#row(book, key)) { this.#build(book); break; }
@@ -224,8 +225,9 @@ export class MarketPage {
     t.score.set(fields.score ?? '');
     t.matched.set(fields.matched ? compact(fields.matched, fields) : '–');
     t.delay.set(fields.bet_delay ? `${fields.bet_delay} s delay` : '');
-    this.delay.hidden = !fields.bet_delay;
-    this.live.hidden = !fields.in_play;
+    const ended = ENDED.has(book.status);
+    this.delay.hidden = !fields.bet_delay || ended;
+    this.live.hidden = !fields.in_play || ended;
     this.crossed.hidden = !fields.crossed;
     t.ticket.set(this.sub.position?.join('-') ?? '–');
     document.title = `${t.name.get()} – ${t.event.get()} · tictac`;
@@ -248,7 +250,8 @@ export class MarketPage {
   #states() {
     const { sub, client, texts: t } = this;
     const { book } = sub;
-    const status = book?.status;
+    if (book) this.last = book.status;
+    const status = book?.status ?? this.last;
     const ended = ENDED.has(status) || sub.gone;
     const offline = !client.live;
     let overlay = '';
@@ -260,7 +263,7 @@ export class MarketPage {
     if (this.paused) chip = 'Paused: prices stand still';
     else if (book && !ended) {
       const quiet = client.serverNow !== null && client.asOf !== null && client.asOf > 1e12 ? client.serverNow - client.asOf : sub.ageMs;
-      if (offline) chip = client.connectionAge < Infinity ? `Not live · ${ago(client.connectionAge)} old` : 'Not live';
+      if (offline) chip = sub.ageMs === null ? 'Not live' : `Not live · ${ago(sub.ageMs)} old`;
       else if (sub.resyncing) chip = 'Resyncing';
       else if (sub.feed !== 'live') chip = `Source ${sub.feed} · ${ago(quiet)} old`;
     }
@@ -274,11 +277,12 @@ export class MarketPage {
     this.wrap.classList.toggle('barred', !!overlay);
     this.wrap.classList.toggle('ended', ended);
     this.body.inert = !sub.tradable && !ended;
-    const missing = sub.error && !book;
-    this.notice.hidden = !missing && !(sub.gone && !book);
+    const drawn = !!book || this.rows.size > 0;
+    const missing = sub.error && !drawn;
+    this.notice.hidden = !missing && !(sub.gone && !drawn);
     if (missing) {
       this.notice.replaceChildren(element('h2', {}, sub.error.code === 'unknown_market' ? 'There is no such market' : 'This market cannot be shown'), element('p', {}, sub.error.why));
-    } else if (sub.gone && !book) this.notice.replaceChildren(element('h2', {}, 'This market has ended'));
+    } else if (sub.gone && !drawn) this.notice.replaceChildren(element('h2', {}, 'This market has ended'));
     const say = [overlay, book?.fields.in_play && !ended ? 'in play' : '', stale && !this.paused ? 'prices are not live' : ''].filter(Boolean).join(', ');
     if (say !== this.said && book) {
       this.said = say;
