@@ -1,6 +1,9 @@
 //! A log in this process, a sequencer that a test drives by hand, and a gateway over it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part")]
 
+pub mod chain;
+pub mod oracle;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
