@@ -13,6 +13,9 @@ pub enum LogReader {
     Memory(MemoryLog),
     /// In Redis.
     Redis(RedisLog),
+    /// For tests: another one whose live channel loses, repeats and swaps messages.
+    #[cfg(feature = "testing")]
+    Lossy(Box<crate::testing::Lossy>),
 }
 
 impl LogReader {
@@ -28,6 +31,8 @@ impl LogReader {
                 let (follower, receiver) = log.live(capacity);
                 (LiveHandle { follower: Follower::Redis(follower) }, receiver)
             }
+            #[cfg(feature = "testing")]
+            Self::Lossy(lossy) => lossy.live(capacity),
         }
     }
 
@@ -39,6 +44,8 @@ impl LogReader {
         match self {
             Self::Memory(log) => log.tail(shard, after),
             Self::Redis(log) => log.tail(shard, after).await,
+            #[cfg(feature = "testing")]
+            Self::Lossy(lossy) => Box::pin(lossy.reader.tail(shard, after)).await,
         }
     }
 
@@ -50,6 +57,8 @@ impl LogReader {
         match self {
             Self::Memory(log) => log.snapshots(shard),
             Self::Redis(log) => log.snapshots(shard).await,
+            #[cfg(feature = "testing")]
+            Self::Lossy(lossy) => Box::pin(lossy.reader.snapshots(shard)).await,
         }
     }
 }

@@ -84,6 +84,13 @@ impl Upstream {
         upstream
     }
 
+    /// Goes on with the same numbers once an ingest listens again.
+    pub async fn resume(server: &RedisServer, before: Self) -> Self {
+        let mut next = Self::new(server, &before.name).await;
+        (next.seq, next.taken) = (before.seq.max(next.seq), before.taken);
+        next
+    }
+
     async fn send(&mut self, body: &str) -> i64 {
         let envelope =
             format!("{{\"src\":\"{}\",\"seq\":{},\"ts\":1,\"body\":{body}}}", self.name, self.seq + 1);
