@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tictac_gateway::gateway::Gateway;
+use tictac_ingest::engine::Engine;
 use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
+use tictac_ingest::problem::Problem;
 use tictac_ingest::redis_input;
 use tictac_ingest::service::{Ingest, Settings};
 use tictac_ingest::testing::RedisServer;
@@ -45,6 +47,13 @@ impl IngestProcess {
         let tasks =
             vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
         Self { ingest, tasks, cancel }
+    }
+
+    /// The last problems, oldest first.
+    pub async fn problems(&self) -> Vec<Problem> {
+        let look =
+            |engine: &Engine| engine.problems().last().map(|seen| seen.problem.clone()).collect::<Vec<_>>();
+        self.ingest.window().look(look).await.unwrap()
     }
 
     /// Ends it as SIGKILL would: nothing is finished, no lease given back.
