@@ -260,9 +260,10 @@ async fn document(state: HttpState, id: String, query: String, headers: HeaderMa
             }
         }
     }
-    let Some((id, _)) = form_pairs(&id).next().filter(|(id, _)| id.len() <= MAX_ID) else {
+    let id = sse::decoded(&id, false);
+    if id.is_empty() || id.len() > MAX_ID {
         return refused(ErrorCode::BadRequest, "the market's id is empty or too long", None);
-    };
+    }
     let market = id.as_str().into();
     if let Err(refusal) = state.limits.snapshot(&market) {
         return refused(ErrorCode::RateLimited, refusal.why, Some(refusal.retry));
