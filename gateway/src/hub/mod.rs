@@ -554,8 +554,18 @@ impl Hub {
                 self.wait(market, Waiter::Document { view, ask }, now);
             }
             ToHub::List { filter, ask } => {
-                let listing = self.list(&filter);
-                self.answers.push((ask, Answer::Listing(listing)));
+                let answer = match self.list(&filter) {
+                    Some(listing) => Answer::Listing(listing),
+                    None => Answer::Refused {
+                        code: ErrorCode::BadRequest,
+                        why: format!(
+                            "after={}: not in this list any more; start over",
+                            filter.after.unwrap_or_default()
+                        ),
+                        retry: None,
+                    },
+                };
+                self.answers.push((ask, answer));
             }
         }
     }
