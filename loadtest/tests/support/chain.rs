@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tictac_gateway::gateway::Gateway;
 use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
 use tictac_ingest::redis_input;
-use tictac_ingest::service::{Ingest, Settings};
+use tictac_ingest::service::{Ingest, Settings, Window};
 use tictac_ingest::testing::RedisServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,10 @@ impl IngestProcess {
         let tasks =
             vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
         Self { ingest, tasks, cancel }
+    }
+
+    pub fn window(&self) -> Window {
+        self.ingest.window()
     }
 
     /// Ends it as SIGKILL would: nothing is finished, no lease given back.
