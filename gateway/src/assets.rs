@@ -6,6 +6,7 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
 #[derive(RustEmbed)]
 #[folder = "web/"]
 #[exclude = "test/*"]
+#[exclude = "browser/*"]
 #[exclude = "*.json"]
 #[exclude = "*.md"]
 struct Web;
@@ -57,4 +58,35 @@ pub fn page(path: &str, headers: &HeaderMap) -> warp::reply::Response {
         out.insert(header::ETAG, etag);
     }
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_pages_need_is_embedded() {
+        let files: Vec<String> = Web::iter().map(String::from).collect();
+        assert!(
+            files.iter().any(|f| f == "index.html") && files.iter().any(|f| f == "client/client.js"),
+            "{files:?}"
+        );
+        let foreign =
+            |f: &&String| f.starts_with("browser/") || f.starts_with("test/") || f.contains("node_modules");
+        assert_eq!(files.iter().find(foreign), None);
+    }
+
+    #[test]
+    fn a_page_has_its_type_tag_and_policy() {
+        let reply = page("/", &HeaderMap::new());
+        assert_eq!(reply.status(), StatusCode::OK);
+        assert_eq!(reply.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(
+            reply.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("default-src 'self'")
+        );
+        let mut again = HeaderMap::new();
+        again.insert(header::IF_NONE_MATCH, reply.headers()[header::ETAG].clone());
+        assert_eq!(page("/", &again).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(page("/../Cargo.toml", &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
+    }
 }

@@ -1,5 +1,6 @@
 //! The feed: the hub's thread. It brings the hub what the log says, reads for it what it needs, and carries its news
-//! to the cores. One thread applies and encodes; nothing here waits for a client.
+//! to the cores. One thread applies and encodes. It waits for a core that does not keep up, never for a client; a core that
+//! takes nothing for half a minute ends the gateway, and clients meanwhile see no echo and show themselves stale.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::time::Clock;
 
 /// Live messages that may wait for the hub; more are dropped, which the follower finds and repairs.
 const LIVE_WAITING: usize = 16_384;
+/// How long a core may take nothing.
+const CORE_PATIENCE: Duration = Duration::from_secs(30);
 /// Batches that may wait for a core.
 pub const CORE_WAITING: usize = 256;
 /// Questions that may wait for the hub.
@@ -151,7 +154,8 @@ impl Feed {
     }
 
     /// Carries the hub's news to the cores, its answers to whoever asked; gives its commands back.
-    async fn deliver(&mut self) -> Vec<FeedCommand> {
+    /// `None` where a core takes nothing any more.
+    async fn deliver(&mut self) -> Option<Vec<FeedCommand>> {
         for (ask, answer) in self.parts.hub.take_answers() {
             if let Some(reply) = self.questions.remove(&ask) {
                 // Whoever asked may have left.
@@ -160,11 +164,19 @@ impl Feed {
         }
         for (core, sender) in self.parts.cores.iter().enumerate() {
             let news = self.parts.hub.take_for_core(core);
-            if !news.is_empty() && sender.send(news).await.is_err() {
-                tracing::debug!(core, "a core has ended");
+            if news.is_empty() {
+                continue;
+            }
+            match tokio::time::timeout(CORE_PATIENCE, sender.send(news)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::debug!(core, "a core has ended"),
+                Err(_) => {
+                    tracing::error!(core, "a core takes nothing: the gateway ends");
+                    return None;
+                }
             }
         }
-        self.parts.hub.take_commands()
+        Some(self.parts.hub.take_commands())
     }
 
     fn report(&mut self) {
@@ -228,7 +240,8 @@ pub async fn run(parts: FeedParts) {
             _ = tick.tick() => feed.report(),
             () = stop.cancelled() => return,
         }
-        for command in feed.deliver().await {
+        let Some(commands) = feed.deliver().await else { return };
+        for command in commands {
             match command {
                 FeedCommand::Follow(shard) => handle.follow(shard),
                 FeedCommand::Unfollow(shard) => handle.unfollow(shard),

@@ -114,6 +114,12 @@ impl Gateway {
         Ok(Self { address, metrics, readiness, limits, workers, feed, stop_workers, stop_feed })
     }
 
+    /// Whether a thread has ended that should not have: the gateway is to be ended, and started anew by whoever does that.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.feed.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
     /// Tells every client, waits until they are gone or their deadline is over, then ends the threads.
     ///
     /// # Errors

@@ -264,7 +264,7 @@ async fn document(state: HttpState, id: String, query: String, headers: HeaderMa
             }
         }
     }
-    let id = form_pairs(&id).next().map_or(String::new(), |(id, _)| id);
+    let id = sse::decoded(&id, false);
     if !(1..=MAX_ID).contains(&id.len()) {
         let shown: String = id.chars().take(MAX_ID).collect();
         let why = format!("{shown:?} has {} bytes; a market's id has 1 to {MAX_ID}", id.len());

@@ -11,7 +11,8 @@ use tictac_proto::model::MarketId;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
-/// Keys that a limiter remembers at most; beyond it new ones are refused until the sweep.
+/// Keys that a limiter remembers at most. While it is full, until the next sweep, only the limits over all hold: who
+/// fills it must not lock everybody out.
 const MAX_KEYS: usize = 200_000;
 
 /// The limits that all cores share.
@@ -81,7 +82,7 @@ impl Limits {
     /// If the address connects too often, or there are too many connections.
     pub fn connect(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
         let key = address_key(address);
-        if self.connects.len() >= MAX_KEYS || self.connects.check_key(&key).is_err() {
+        if self.connects.len() < MAX_KEYS && self.connects.check_key(&key).is_err() {
             return Err(self.refuse("connects_per_ip", "too many connects from this address", 1_000));
         }
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max_open {
@@ -96,7 +97,7 @@ impl Limits {
     /// # Errors
     /// If it was asked for too often.
     pub fn snapshot(&self, market: &MarketId) -> Result<(), Refusal> {
-        if self.markets.len() >= MAX_KEYS || self.markets.check_key(market).is_err() {
+        if self.markets.len() < MAX_KEYS && self.markets.check_key(market).is_err() {
             return Err(self.refuse("snapshots_per_market", "too many snapshots of this market", 1_000));
         }
         Ok(())

@@ -58,9 +58,15 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         println!("  board    http://{}", gateway.address);
         println!("  admin    http://{}/metrics", settings.admin);
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+        let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => break,
+                _ = terminate.recv() => break,
+                _ = look.tick() => if gateway.is_broken() {
+                    anyhow::bail!("a thread of the gateway has ended: see the log; start it again");
+                },
+            }
         }
         tracing::info!("stopping: clients are told when to come back");
         tokio::task::spawn_blocking(|| gateway.stop()).await??;

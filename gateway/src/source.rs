@@ -45,7 +45,7 @@ pub fn start(settings: &Settings) -> anyhow::Result<Source> {
     if let Some(url) = &settings.redis {
         let mut redis = RedisSettings::new(url.clone());
         redis.prefix.clone_from(&settings.prefix);
-        let log = RedisLog::new(redis).with_context(|| format!("--redis {url}"))?;
+        let log = RedisLog::new(redis).context("--redis")?;
         let what = format!("following the log with prefix {:?} in Redis", settings.prefix);
         return Ok(Source { reader: log.into(), what, running: None });
     }

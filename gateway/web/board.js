@@ -1,7 +1,7 @@
 // The board: what is offered, by sport and event. It needs the catalogue only, so that it is cheap however long it is.
 
 import { Text, element } from './element.js';
-import { compact, start } from './format.js';
+import { compact, marketName, sportName, start } from './format.js';
 
 const MOST = 400;
 const STATUS = {
@@ -88,7 +88,7 @@ export class Board {
       if (room <= 0) break;
       const total = events.reduce((n, e) => n + e.markets.length, 0);
       const section = element('section', { class: 'sport', 'aria-label': sport },
-        element('h2', {}, sport, element('span', { class: 'count' }, `${total} ${total === 1 ? 'market' : 'markets'}`)));
+        element('h2', {}, sportName(sport), element('span', { class: 'count' }, `${total} ${total === 1 ? 'market' : 'markets'}`)));
       for (const { event, markets } of events) {
         if (room <= 0) break;
         section.append(this.#event(event, markets.slice(0, room)));
@@ -144,7 +144,7 @@ export class Board {
   #update(id, m) {
     const row = this.rows.get(id);
     if (!row) return;
-    row.texts.name.set([m.name ?? m.type ?? id, m.line].filter(Boolean).join(' '));
+    row.texts.name.set(marketName(m, id));
     const status = m.status ?? 'inactive';
     row.texts.status.set(STATUS[status] ?? status);
     row.status.dataset.status = status;

@@ -68,3 +68,15 @@ export function ago(ms) {
 export function bytes(count) {
   return count < 1e3 ? `${count} B` : count < 1e6 ? `${(count / 1e3).toFixed(0)} kB` : `${(count / 1e6).toFixed(1)} MB`;
 }
+
+/** A sport's name for people: `horse_racing` is "Horse racing". @param {string} sport */
+export function sportName(sport) {
+  const words = sport.replaceAll('_', ' ');
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** A market's name with its line, where the name does not say it already. @param {{name?: string, type?: string, line?: string}} market */
+export function marketName({ name, type, line }, otherwise = '') {
+  const words = name ?? type ?? otherwise;
+  return line && !words.includes(line) ? `${words} ${line}` : words;
+}

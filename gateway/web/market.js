@@ -2,7 +2,7 @@
 
 import { selectionStatus } from './client/book.js';
 import { Text, element } from './element.js';
-import { ago, compact, price, size, start } from './format.js';
+import { ago, compact, marketName, price, size, sportName, start } from './format.js';
 
 const FLASH_MS = 450;
 const SWEEP_MS = 100;
@@ -219,8 +219,8 @@ export class MarketPage {
     const { fields } = book;
     const { texts: t, client } = this;
     t.event.set(fields.event_name ?? fields.name ?? this.id);
-    t.name.set([fields.name, fields.line].filter(Boolean).join(' '));
-    t.meta.set([fields.sport, fields.competition, fields.venue, start(fields.start, client.serverNow ?? Date.now())].filter(Boolean).join('  ·  '));
+    t.name.set(marketName(fields));
+    t.meta.set([fields.sport && sportName(fields.sport), fields.competition, fields.venue, start(fields.start, client.serverNow ?? Date.now())].filter(Boolean).join('  ·  '));
     t.clock.set(fields.clock ?? '');
     t.score.set(fields.score ?? '');
     t.matched.set(fields.matched ? compact(fields.matched, fields) : '–');

@@ -143,3 +143,60 @@ async fn sse_resumes_where_it_left_and_documents_agree() {
     assert_eq!((list["total"].as_u64(), list["markets"][0]["id"].as_str()), (Some(1), Some("1.1")));
     gateway.stop().unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_falls_silent_costs_its_core_nothing() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &["--cores", "1", "--heartbeat-ms", "500"]);
+    let market: MarketId = "1.1".into();
+    // It has a change waiting for its interval when its silence pauses it.
+    let mut silent = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    silent
+        .subscribe(std::slice::from_ref(&market), View::All, Conflate::Every(1000), Resume::default())
+        .await
+        .unwrap();
+    silent.until(SOON, "a snapshot", |f| f.counts.snapshots == 1).await.unwrap();
+    let mut healthy = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    healthy
+        .subscribe(std::slice::from_ref(&market), View::All, Conflate::Raw, Resume::default())
+        .await
+        .unwrap();
+    healthy.until(SOON, "a snapshot", |f| f.counts.snapshots == 1).await.unwrap();
+    for i in 0..8 {
+        publisher.change("1.1", level(1, Side::Back, 150 + i, 100)).await;
+        publisher.alive().await;
+        let beats = healthy.followed.counts.digests;
+        healthy.until(SOON, "a heartbeat", |f| f.counts.digests > beats).await.unwrap();
+    }
+    let at = publisher.position("1.1");
+    healthy.until(SOON, "every change", |f| f.position("1.1", View::All) == Some(at)).await.unwrap();
+    // Heard again, it is served again.
+    silent.ping().await.unwrap();
+    silent.until(SOON, "the newest state", |f| f.position("1.1", View::All) == Some(at)).await.unwrap();
+    assert_eq!(silent.followed.counts.gaps, 0);
+    gateway.stop().unwrap();
+}
+
+#[tokio::test]
+async fn stopping_tells_clients_when_to_come_back_and_ends() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let mut told = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    let _unread = SseClient::connect(&address, "market=1.1", None).await.unwrap();
+    told.until(SOON, "a heartbeat", |f| f.counts.messages > 0).await.unwrap();
+    let stopped = tokio::task::spawn_blocking(move || gateway.stop());
+    let mut bye = None;
+    while let Some(message) = told.step().await.unwrap() {
+        if let Down::Bye { code, retry, .. } = message {
+            bye = Some((code, retry));
+        }
+    }
+    let (code, retry) = bye.expect("a goodbye");
+    assert!(code == 1012 && (100..5000).contains(&retry), "{code} {retry}");
+    assert_eq!(told.closed, Some(1012));
+    tokio::time::timeout(SOON, stopped).await.expect("it ends").unwrap().unwrap();
+}

@@ -58,6 +58,10 @@ struct Subscription {
     cursor: Option<Cursor>,
     base: Option<Base>,
     awaiting: bool,
+    /// Whether the base that is awaited may be a delta.
+    awaits_delta: bool,
+    /// A snapshot is wanted after it.
+    rebase: bool,
     /// In `dirty` or in `later`.
     queued: bool,
     due: i64,
@@ -162,6 +166,8 @@ impl Session {
             cursor: None,
             base: None,
             awaiting: true,
+            awaits_delta: resume.is_some(),
+            rebase: false,
             queued: false,
             due: i64::MIN,
             stop: None,
@@ -228,7 +234,11 @@ impl Session {
     /// The subscription's base has come; `run` is its run as it stood then.
     pub fn base(&mut self, id: usize, base: Base, run: &Run) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        subscription.awaiting = false;
+        subscription.awaiting = std::mem::take(&mut subscription.rebase);
+        subscription.awaits_delta = false;
+        if subscription.awaiting {
+            self.needs.push(NeedBase { subscription: id, run: subscription.run, from: None });
+        }
         subscription.cursor = Some(run.end());
         if base.frame.is_empty() {
             advance(&mut self.digest, subscription, base.at);
@@ -255,10 +265,14 @@ impl Session {
     /// A fresh base is wanted, whatever the client holds: it asked for a snapshot.
     pub fn rebase(&mut self, id: usize) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        if !subscription.awaiting {
-            subscription.awaiting = true;
-            self.needs.push(NeedBase { subscription: id, run: subscription.run, from: None });
+        if subscription.awaiting {
+            // What is on its way may be a delta, which a client in a gap does not take: ask again after it.
+            subscription.rebase = subscription.awaits_delta;
+            return;
         }
+        subscription.awaiting = true;
+        subscription.awaits_delta = false;
+        self.needs.push(NeedBase { subscription: id, run: subscription.run, from: None });
     }
 
     /// The subscription's run has something new.
@@ -345,6 +359,12 @@ impl Session {
     #[must_use]
     pub fn counters(&self) -> SessionCounters {
         self.counters
+    }
+
+    /// Whether a heartbeat goes out with the next plan.
+    #[must_use]
+    pub fn beats(&self) -> bool {
+        self.heartbeat_due
     }
 
     /// When to plan again although nothing is new: a conflation interval ends.
@@ -455,6 +475,7 @@ impl Session {
                         self.counters.lapsed += 1;
                     }
                     s.awaiting = true;
+                    s.awaits_delta = true;
                     s.queued = false;
                     self.needs.push(NeedBase { subscription: id, run: s.run, from: s.at });
                 }

@@ -43,15 +43,16 @@ impl Bases {
         self.oks.insert((run, session, subscription), (id, conflate));
     }
 
-    /// Registers a wish; returns what to ask the hub, if nobody asked that yet.
-    fn want(&mut self, session: SessionId, need: NeedBase) -> Option<Option<Position>> {
+    /// Registers a wish; returns what to ask the hub, if nobody asked that yet. `head`: where the run stands; a client
+    /// ahead of it is answered alone, since what brings others to the head would leap over where it is.
+    fn want(&mut self, session: SessionId, need: NeedBase, head: Position) -> Option<Option<Position>> {
         let waiting = self.waiting.entry(need.run).or_default();
         let waiter = Waiter { session, subscription: need.subscription, from: need.from };
         if let Some((_, waiters)) = waiting.iter_mut().find(|(from, _)| *from == need.from) {
             waiters.push(waiter);
             return None;
         }
-        if waiting.len() >= MAX_BASES && need.from.is_some() {
+        if waiting.len() >= MAX_BASES && need.from.is_some_and(|from| from <= head) {
             // Any base at or below serves, since overlap is safe; the snapshot serves everyone.
             let lower = waiting
                 .iter_mut()
@@ -98,7 +99,8 @@ impl Core {
         for session in std::mem::take(&mut self.needy) {
             let Some(client) = self.clients.get_mut(session) else { continue };
             for need in client.session.needs() {
-                if let Some(from) = self.bases.want(session, need) {
+                let head = self.locals.get(&need.run).map_or(Position::ZERO, |l| l.run.head());
+                if let Some(from) = self.bases.want(session, need, head) {
                     self.to_hub.push(ToHub::Base { core: self.number, run: need.run, from });
                 }
             }
@@ -127,6 +129,9 @@ impl Core {
             let Some(local) = self.locals.get(run) else { return };
             let Some(client) = self.clients.get_mut(waiter.session) else { continue };
             client.session.base(waiter.subscription, Base { frame: frame.clone(), at }, &local.run);
+            if client.session.has_needs() {
+                self.needy.push(waiter.session);
+            }
             self.dirty.push(waiter.session);
         }
     }

@@ -80,6 +80,8 @@ pub struct Client {
     held: HashMap<(MarketId, View), Held, RandomState>,
     opening: HashSet<(MarketId, View), RandomState>,
     scopes: Vec<scopes::Held>,
+    /// Whether it was told that a scope has more markets than it may subscribe.
+    overflow_told: bool,
     closing: Option<(CloseCode, String)>,
 }
 
@@ -150,6 +152,7 @@ impl Core {
             held: HashMap::default(),
             opening: HashSet::default(),
             scopes: Vec::new(),
+            overflow_told: false,
             closing: None,
         })
     }
@@ -173,6 +176,14 @@ impl Core {
     #[must_use]
     pub fn client(&self, id: SessionId) -> Option<&Client> {
         self.clients.get(id)
+    }
+
+    /// How many of these a session holds already: asking for one again by name makes a snapshot.
+    #[must_use]
+    pub fn held_among(&self, id: SessionId, markets: &[MarketId], view: View) -> usize {
+        let held =
+            |m: &&MarketId| self.clients.get(id).is_some_and(|c| c.held.contains_key(&((*m).clone(), view)));
+        markets.iter().filter(held).count()
     }
 
     /// Every connection's number.
@@ -313,6 +324,10 @@ impl Core {
             return;
         }
         if client.held.len() + client.opening.len() >= self.limits.subscriptions {
+            // Of a scope's markets only the first that does not fit is told: thousands may follow.
+            if opening.scope.is_some() && std::mem::replace(&mut client.overflow_told, true) {
+                return;
+            }
             let limit = self.limits.subscriptions;
             let why = format!("{limit} subscriptions are allowed; unsubscribe something first");
             self.refuse(id, problem(request, &market, ErrorCode::TooManySubscriptions, why, None, false));
@@ -527,6 +542,7 @@ impl Core {
             ToCore::Head { shard, at, .. } => {
                 self.heads.insert(shard, at);
             }
+            ToCore::Beat => {}
             ToCore::Joined { market, event, sport } => self.joined(market, event, sport),
             ToCore::Left { market } => self.scopes.left(&market),
         }

@@ -132,7 +132,16 @@ impl Core {
         if client.scopes.len() == before {
             return;
         }
-        for market in self.scopes.within(scope) {
+        // Asked of what the session holds: the catalogue may already have lost a market that is still followed.
+        let holds = |held: &super::Held| held.scopes.contains(scope);
+        let followed = client.held.iter().filter(|(_, held)| holds(held)).map(|(name, _)| name);
+        let mut markets: Vec<MarketId> = followed
+            .chain(&client.opening)
+            .filter(|(_, of)| *of == view)
+            .map(|(market, _)| market.clone())
+            .collect();
+        markets.sort_unstable();
+        for market in markets {
             self.drop_hold(id, &market, view, Some(scope));
         }
     }
@@ -141,7 +150,7 @@ impl Core {
     /// asked again, as at a subscription.
     pub(super) fn joined(&mut self, market: MarketId, event: Arc<str>, sport: Arc<str>) {
         let new = (event, sport);
-        let old = self.scopes.markets.insert(market.clone(), new.clone());
+        self.scopes.markets.insert(market.clone(), new.clone());
         let shard = self.scopes.shard(&market);
         let mut entered = Vec::new();
         let mut left = Vec::new();
@@ -149,12 +158,12 @@ impl Core {
             for held in &mut client.scopes {
                 let name = (market.clone(), held.view);
                 let holds = client.held.get(&name).is_some_and(|h| h.scopes.contains(&held.scope));
-                let was = old.as_ref().is_some_and(|of| is_within(&held.scope, of));
                 let is = is_within(&held.scope, &new);
                 if is && !holds {
                     let (scope, view) = (held.scope.clone(), held.view);
                     entered.push((session, scope, view, held.id, held.conflate, held.from(&market, shard)));
-                } else if was && !is {
+                } else if !is && (holds || client.opening.contains(&name)) {
+                    // Also where it left the catalogue in between, and came back elsewhere.
                     left.push((session, held.scope.clone(), held.view));
                 }
             }
@@ -165,5 +174,87 @@ impl Core {
         for (session, scope, view, id, conflate, from) in entered {
             self.subscribe_market(session, market.clone(), view, id, conflate, from, Some(scope));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tictac_proto::wire::{Subscribe, Up};
+
+    use super::*;
+    use crate::core::SessionLimits;
+    use crate::hub::{Now, RunKey, Subject, ToCore, ToHub};
+    use crate::rights::Rights;
+    use crate::wires::Wire;
+
+    const NOW: Now = Now { mono: 0, wall: 0 };
+    const RUN: usize = 7;
+
+    fn joined(core: &mut Core, event: &str) {
+        core.handle(ToCore::Joined { market: "m".into(), event: event.into(), sport: "race".into() });
+    }
+
+    fn opened(core: &mut Core) {
+        let key = RunKey { subject: Subject::Market("m".into(), View::All), wire: Wire::WsJson };
+        core.handle(ToCore::Opened { key, run: RUN, shard: 0, source: "north".into(), head: Position::ZERO });
+    }
+
+    /// A core whose one session follows the event `e` with the market `m` in it, which the hub was asked to open.
+    fn following() -> (Core, SessionId) {
+        let mut core = Core::new(0, SessionLimits { subscriptions: 4, scopes: 4 });
+        core.set_shards(1);
+        joined(&mut core, "e");
+        let id = core.connect(Wire::WsJson, Rights::All, None, NOW);
+        let (scope, view, resume) = (Scope::Event("e".into()), View::All, Resume::default());
+        let up = Up::Sub(Subscribe { id: 1, scope, view, conflate: Conflate::Raw, resume });
+        core.up(id, up, NOW);
+        (core, id)
+    }
+
+    fn subscriptions(core: &Core, id: SessionId) -> usize {
+        core.client(id).map_or(0, |client| client.session.len())
+    }
+
+    fn closed(core: &mut Core) -> bool {
+        core.take_asks().iter().any(|ask| matches!(ask, ToHub::Close { run: RUN, .. }))
+    }
+
+    fn leave(core: &mut Core, id: SessionId) {
+        core.up(id, Up::Unsub { id: 2, scope: Scope::Event("e".into()), view: View::All }, NOW);
+    }
+
+    #[test]
+    fn leaving_a_scope_leaves_a_market_that_the_catalogue_lost_first() {
+        let (mut core, id) = following();
+        opened(&mut core);
+        assert_eq!(subscriptions(&core, id), 1);
+        core.handle(ToCore::Left { market: "m".into() });
+        assert_eq!(subscriptions(&core, id), 1, "its own log has not said that it is gone");
+        leave(&mut core, id);
+        assert_eq!(subscriptions(&core, id), 0);
+        assert!(closed(&mut core));
+    }
+
+    #[test]
+    fn leaving_a_scope_leaves_a_market_that_is_only_being_opened() {
+        let (mut core, id) = following();
+        core.handle(ToCore::Left { market: "m".into() });
+        leave(&mut core, id);
+        opened(&mut core);
+        assert_eq!(subscriptions(&core, id), 0);
+        assert!(closed(&mut core));
+    }
+
+    #[test]
+    fn a_market_that_left_the_catalogue_and_came_back_elsewhere_leaves_the_scope() {
+        let (mut core, id) = following();
+        opened(&mut core);
+        core.handle(ToCore::Left { market: "m".into() });
+        joined(&mut core, "e");
+        assert_eq!(subscriptions(&core, id), 1, "it came back to where it was");
+        core.handle(ToCore::Left { market: "m".into() });
+        joined(&mut core, "elsewhere");
+        assert_eq!(subscriptions(&core, id), 0);
+        assert!(closed(&mut core));
     }
 }

@@ -58,13 +58,13 @@ impl MarketFilter {
 }
 
 impl Hub {
-    /// A page of the catalogue.
-    pub(super) fn list(&self, filter: &MarketFilter) -> Listing {
+    /// A page of the catalogue; `None` where the market to go on after is not in the list any more.
+    pub(super) fn list(&self, filter: &MarketFilter) -> Option<Listing> {
         let mut markets: Vec<&Market> = self.catalogue().filter(|m| filter.takes(m)).collect();
         markets.sort_by(|a, b| rank(a).cmp(&rank(b)));
         let total = markets.len();
         let skip = match &filter.after {
-            Some(after) => markets.iter().position(|m| *m.id == **after).map_or(0, |i| i + 1),
+            Some(after) => markets.iter().position(|m| *m.id == **after)? + 1,
             None => 0,
         };
         let limit = filter.limit.clamp(1, MAX_PAGE);
@@ -85,7 +85,7 @@ impl Hub {
         w.field(0, "total");
         w.uint(total as u64);
         w.end_map();
-        Listing { body: w.into_bytes().into() }
+        Some(Listing { body: w.into_bytes().into() })
     }
 }
 

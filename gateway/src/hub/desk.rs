@@ -148,11 +148,10 @@ impl Hub {
     /// A market that nobody watches is new here, perhaps again: scopes that lost it by its `gone` get it back, even if
     /// the catalogue missed that it went and came.
     fn rejoin(&mut self, market: &MarketId) {
-        if self.desks.contains_key(market) {
+        if self.desks.contains_key(market) || !self.told_gone.remove(market) {
             return;
         }
-        let Some(event) = self.events.get(market).cloned() else { return };
-        let sport = self.catalogue_field(market, MarketField::Sport);
+        let Some((event, sport)) = self.events.get(market).cloned() else { return };
         for core in &mut self.cores {
             let (market, event, sport) = (market.clone(), event.clone(), sport.clone());
             core.push(ToCore::Joined { market, event, sport });
@@ -231,6 +230,9 @@ impl Hub {
         let Some(desk) = self.desks.get(id) else { return };
         let message = Down::Gone { market: id.clone(), at, why: "the market has ended".into() };
         let runs: Vec<_> = desk.views.iter().flat_map(|v| v.runs.iter().copied()).collect();
+        if self.events.contains_key(id) {
+            self.told_gone.insert(id.clone());
+        }
         for (run, wire) in runs {
             let gone = ToCore::Gone { run, bytes: wire.frame("gone", &message) };
             push(&mut self.cores, &self.outlets, run, gone);
@@ -344,10 +346,12 @@ impl Hub {
         self.catalogue_seq += 1;
         if let Some((market, fields)) = &changed {
             let moved = fields.iter().any(|(f, _)| matches!(f, MarketField::Event | MarketField::Sport));
-            if moved {
-                let event = self.catalogue_field(market, MarketField::Event);
-                let sport = self.catalogue_field(market, MarketField::Sport);
-                self.events.insert(market.clone(), event.clone());
+            let event = self.catalogue_field(market, MarketField::Event);
+            let sport = self.catalogue_field(market, MarketField::Sport);
+            let told = (event.clone(), sport.clone());
+            // A new epoch tells every market anew: cores need to know only what moved.
+            if moved && self.events.get(market) != Some(&told) {
+                self.events.insert(market.clone(), told);
                 for core in &mut self.cores {
                     let (market, event, sport) = (market.clone(), event.clone(), sport.clone());
                     core.push(ToCore::Joined { market, event, sport });
@@ -356,6 +360,7 @@ impl Hub {
         }
         if let Some(market) = &gone {
             self.events.remove(market);
+            self.told_gone.remove(market);
             for core in &mut self.cores {
                 core.push(ToCore::Left { market: market.clone() });
             }

@@ -6,7 +6,7 @@ mod answers;
 mod desk;
 mod document;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -198,6 +198,8 @@ pub enum ToCore {
         /// The oldest sign of life among its sources, Unix ms.
         as_of: i64,
     },
+    /// The hub lives: sent with every tick. A core that misses it must not vouch for anything.
+    Beat,
     /// A market joined or moved within the catalogue.
     Joined {
         /// The market.
@@ -250,6 +252,8 @@ struct Watched {
     follower: Follower,
     wanted: usize,
     idle_since: i64,
+    /// Since the first tick after following it.
+    followed_at: Option<i64>,
     told_head: Position,
 }
 
@@ -285,7 +289,10 @@ pub struct Hub {
     next_run: RunId,
     runs: HashMap<RunKey, RunId, RandomState>,
     desks: HashMap<MarketId, Desk, RandomState>,
-    events: HashMap<MarketId, Arc<str>, RandomState>,
+    /// Event and sport of every market of the catalogue, as cores were told.
+    events: HashMap<MarketId, (Arc<str>, Arc<str>), RandomState>,
+    /// Markets that readers were told gone and that the catalogue still has.
+    told_gone: HashSet<MarketId, RandomState>,
     catalogue_seq: u64,
     waiting: Vec<Waiting>,
     cores: Vec<Vec<ToCore>>,
@@ -308,6 +315,7 @@ impl Hub {
             runs: HashMap::default(),
             desks: HashMap::default(),
             events: HashMap::default(),
+            told_gone: HashSet::default(),
             catalogue_seq: 0,
             waiting: Vec::new(),
             cores: (0..cores).map(|_| Vec::new()).collect(),
@@ -354,7 +362,9 @@ impl Hub {
     #[must_use]
     pub fn silent_shards(&self, now: Now) -> Vec<u16> {
         let silent = |w: &&Watched| {
-            w.follower.heard().is_none_or(|h| now.mono - h > tictac_proto::follower::STALE_AFTER)
+            // One newly followed has had no time yet; one that nobody wants any more is nobody's trouble.
+            let since = w.follower.heard().or(w.followed_at).unwrap_or(now.mono);
+            w.wanted > 0 && now.mono - since > tictac_proto::follower::STALE_AFTER
         };
         self.followers.values().filter(silent).map(|w| w.follower.shard()).collect()
     }
@@ -387,7 +397,13 @@ impl Hub {
         let commands = &mut self.commands;
         let watched = self.followers.entry(shard).or_insert_with(|| {
             commands.push(FeedCommand::Follow(shard));
-            Watched { follower: Follower::new(shard), wanted: 0, idle_since: 0, told_head: Position::ZERO }
+            Watched {
+                follower: Follower::new(shard),
+                wanted: 0,
+                idle_since: 0,
+                followed_at: None,
+                told_head: Position::ZERO,
+            }
         });
         watched.wanted += 1;
     }
@@ -401,7 +417,7 @@ impl Hub {
 
     /// The shard of a market, as the catalogue knows it.
     fn shard_of_market(&self, market: &str) -> Option<u16> {
-        self.events.get(market).map(|event| shard_of(event, self.shards))
+        self.events.get(market).map(|(event, _)| shard_of(event, self.shards))
     }
 
     /// A shard's live subscription is confirmed.
@@ -453,9 +469,13 @@ impl Hub {
     /// Bounds of time: silent feeds, unanswered repairs and openings, shards that nobody wants. Call it a few times a
     /// second.
     pub fn tick(&mut self, now: Now) {
+        for core in &mut self.cores {
+            core.push(ToCore::Beat);
+        }
         let shards: Vec<u16> = self.followers.keys().copied().collect();
         for shard in shards {
             let Some(watched) = self.followers.get_mut(&shard) else { continue };
+            watched.followed_at.get_or_insert(now.mono);
             watched.follower.handle_time(now.mono);
             if watched.wanted == 0 && now.mono - watched.idle_since > LINGER {
                 self.followers.remove(&shard);
@@ -534,8 +554,18 @@ impl Hub {
                 self.wait(market, Waiter::Document { view, ask }, now);
             }
             ToHub::List { filter, ask } => {
-                let listing = self.list(&filter);
-                self.answers.push((ask, Answer::Listing(listing)));
+                let answer = match self.list(&filter) {
+                    Some(listing) => Answer::Listing(listing),
+                    None => Answer::Refused {
+                        code: ErrorCode::BadRequest,
+                        why: format!(
+                            "after={}: not in this list any more; start over",
+                            filter.after.unwrap_or_default()
+                        ),
+                        retry: None,
+                    },
+                };
+                self.answers.push((ask, answer));
             }
         }
     }

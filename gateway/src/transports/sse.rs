@@ -84,11 +84,13 @@ pub fn request(query: &str, last_event_id: Option<&str>) -> Result<SseRequest, S
 pub fn form_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     query.split('&').filter(|p| !p.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
+        (decoded(name, true), decoded(value, true))
     })
 }
 
-fn decoded(text: &str) -> String {
+/// Undoes percent-encoding, and in a form also `+` for a space.
+#[must_use]
+pub fn decoded(text: &str, form: bool) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -100,7 +102,7 @@ fn decoded(text: &str) -> String {
                 i += 3;
             }
             None => {
-                out.push(if bytes[i] == b'+' { b' ' } else { bytes[i] });
+                out.push(if form && bytes[i] == b'+' { b' ' } else { bytes[i] });
                 i += 1;
             }
         }

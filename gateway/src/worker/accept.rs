@@ -101,6 +101,9 @@ async fn serve(stream: TcpStream, address: SocketAddr, state: Rc<HttpState>) {
     // Both only tune; a socket that refuses them works all the same.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_send_buffer_size(state.settings.send_buffer as usize);
+    // A peer that takes nothing, whatever it was sent, is cut by the kernel.
+    let slow = Duration::from_millis(u64::from(state.settings.slow_ms) + 10_000);
+    let _ = socket.set_tcp_user_timeout(Some(slow));
     let place = match state.limits.connect(address.ip()) {
         Ok(place) => Arc::new(place),
         Err(refusal) => return refuse(&stream, refusal).await,

@@ -16,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
-use tictac_proto::wire::{CloseCode, Down, ErrorCode, Heartbeat, Problem, Up, Welcome};
+use tictac_proto::session::Session;
+use tictac_proto::wire::{CloseCode, Down, ErrorCode, Heartbeat, Problem, Scope, Subscribe, Up, Welcome};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,12 @@ use crate::wires::{self, Wire};
 const TICK: Duration = Duration::from_millis(20);
 /// A session that is to be closed and can't be told within this is cut, ms.
 const CLOSE_DEADLINE: i64 = 3_000;
+/// Sessions that are not gone by then after being told are cut, ms.
+const DRAIN_DEADLINE: i64 = 6_000;
+/// Silence of the hub after which this core vouches for nothing, ms.
+const HUB_SILENCE: i64 = 1_500;
+/// How often the shared limits are swept, ms.
+const SWEEP_EVERY: i64 = 5_000;
 /// Unreadable or refused messages in a row after which a client is closed.
 const MAX_BAD: u32 = 20;
 
@@ -79,6 +86,8 @@ struct Conn {
     blocked_since: Option<i64>,
     close_by: Option<i64>,
     dead: bool,
+    /// When the session is to be planned again by itself.
+    scheduled: Option<i64>,
     pace: Pace,
     bad: u32,
     _place: Option<Arc<Place>>,
@@ -95,7 +104,12 @@ pub(crate) struct Worker {
     limits: Arc<Limits>,
     metrics: Metrics,
     clock: Clock,
-    draining: bool,
+    /// When the hub was heard last.
+    heard_hub: i64,
+    /// When the shared limits are swept next; only the first worker does.
+    next_sweep: i64,
+    /// When sessions were told to leave, where they were.
+    draining: Option<i64>,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -125,6 +139,7 @@ impl Worker {
             blocked_since: None,
             close_by: None,
             dead: false,
+            scheduled: None,
             pace: Pace::new(&self.settings),
             bad: 0,
             _place: place,
@@ -144,6 +159,9 @@ impl Worker {
             ],
         };
         self.core.tell(id, "welcome", &Down::Welcome(welcome));
+        if self.draining.is_some() {
+            self.core.close(id, CloseCode::Restart, "the gateway restarts");
+        }
         (id, wake)
     }
 
@@ -198,6 +216,18 @@ impl Worker {
             };
             if let Some((why, retry)) = refusal {
                 self.refuse(id, ErrorCode::RateLimited, why, Some(retry));
+                return;
+            }
+        }
+        if let Up::Sub(Subscribe { scope: Scope::Markets(markets), view, .. }) = &message {
+            let again = self.core.held_among(id, markets, *view);
+            if (0..again).any(|_| !conn.pace.snapshot()) {
+                self.limits.count("snapshots");
+                let limit = self.settings.snapshots;
+                let why = format!(
+                    "{again} of these markets are subscribed already; {limit} snapshots a second are allowed"
+                );
+                self.refuse(id, ErrorCode::RateLimited, why, Some(1_000));
                 return;
             }
         }
@@ -266,6 +296,10 @@ impl Worker {
         }
     }
 
+    fn vouches(&self) -> bool {
+        self.clock.now().mono - self.heard_hub <= HUB_SILENCE
+    }
+
     fn kill(&mut self, id: SessionId) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.dead = true;
@@ -278,8 +312,11 @@ impl Worker {
         let Some(client) = self.core.client(id) else { return Flushed::Dead };
         let wire = client.wire;
         let before = client.session.counters().bytes;
+        // An echo says that what was sent is fresh: without the hub nobody can.
+        let vouches = self.vouches();
         let flushed = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
+                let echo = echo.filter(|_| vouches);
                 let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
                 wire.frame("hb", Down::Hb(beat))
             });
@@ -308,7 +345,8 @@ impl Worker {
     /// Everything that a stream transport can send now, as one piece; `None` where there is nothing.
     fn next_piece(&mut self, id: SessionId) -> Option<Bytes> {
         let now = self.clock.now();
-        let token = sse::token(&self.core.resume_token(id));
+        let beats = self.core.client(id).is_some_and(|c| c.session.beats());
+        let token = if beats { sse::token(&self.core.resume_token(id)) } else { String::new() };
         let piece = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
@@ -328,7 +366,14 @@ impl Worker {
 
     /// Remembers when a conflation interval ends.
     fn schedule(&mut self, id: SessionId) {
-        if let Some(due) = self.core.client(id).and_then(|c| c.session.next_due()) {
+        let now = self.clock.now().mono;
+        // A paused session has nothing to plan: its client's ping flushes it.
+        let session = self.core.client(id).map(|c| &c.session).filter(|s| !s.is_paused(now));
+        let (Some(due), Some(conn)) = (session.and_then(Session::next_due), self.conns.get_mut(&id)) else {
+            return;
+        };
+        if conn.scheduled.is_none_or(|scheduled| due < scheduled) {
+            conn.scheduled = Some(due);
             self.due.push(Reverse((due, id)));
         }
     }
@@ -361,10 +406,20 @@ impl Worker {
     /// Bounds of time: heartbeats, conflation intervals, idle and stuck clients.
     fn tick(&mut self) {
         let now = self.clock.now().mono;
+        let mut ended = Vec::new();
         while self.due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
-            if let Some(Reverse((_, id))) = self.due.pop() {
-                self.flush(id);
+            let Some(Reverse((due, id))) = self.due.pop() else { break };
+            if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.scheduled == Some(due)) {
+                conn.scheduled = None;
+                ended.push(id);
             }
+        }
+        for id in ended {
+            self.flush(id);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_EVERY;
+            self.limits.sweep();
         }
         let beat = self.heartbeat_ms();
         let slow = i64::from(self.settings.slow_ms);
@@ -395,7 +450,7 @@ impl Worker {
         let Some(client) = self.core.client(id) else { return };
         if client.wire != Wire::Sse && now - client.session.heard() > idle {
             self.core.close(id, CloseCode::Idle, "no ping was heard for 30 heartbeats");
-        } else {
+        } else if client.wire != Wire::Sse || self.vouches() {
             self.core.output(id, |session, _| session.beat());
         }
         self.flush(id);
@@ -418,7 +473,9 @@ pub async fn run(parts: WorkerParts) {
         limits,
         metrics,
         clock,
-        draining: false,
+        heard_hub: clock.now().mono,
+        next_sweep: if number == 0 { 0 } else { i64::MAX },
+        draining: None,
     }));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -427,6 +484,7 @@ pub async fn run(parts: WorkerParts) {
             batch = news.recv() => {
                 let Some(batch) = batch else { break };
                 let mut worker = shared.borrow_mut();
+                worker.heard_hub = worker.clock.now().mono;
                 for message in batch {
                     worker.core.handle(message);
                 }
@@ -453,13 +511,14 @@ pub async fn run(parts: WorkerParts) {
             _ = tick.tick() => {
                 let mut worker = shared.borrow_mut();
                 worker.tick();
-                if worker.draining && worker.core.is_empty() {
+                let late = |since: i64| worker.clock.now().mono - since > DRAIN_DEADLINE;
+                if worker.draining.is_some_and(|since| worker.core.is_empty() || late(since)) {
                     break;
                 }
             }
-            () = stop.cancelled(), if !shared.borrow().draining => {
+            () = stop.cancelled(), if shared.borrow().draining.is_none() => {
                 let mut worker = shared.borrow_mut();
-                worker.draining = true;
+                worker.draining = Some(worker.clock.now().mono);
                 for id in worker.core.sessions() {
                     worker.core.close(id, CloseCode::Restart, "the gateway restarts");
                 }

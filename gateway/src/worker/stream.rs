@@ -44,6 +44,12 @@ pub(super) async fn serve(shared: Shared, arrival: StreamArrival) {
         let room = tokio::select! {
             room = body.reserve() => room,
             () = body.closed() => break,
+            () = wake.notified() => {
+                if shared.borrow().conns.get(&id).is_none_or(|c| c.dead) {
+                    break;
+                }
+                continue;
+            }
         };
         let Ok(room) = room else { break };
         if let Some(first) = first.take() {

@@ -61,6 +61,8 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
                 }
                 match stream.try_read(&mut buffer) {
                     Ok(0) => break,
+                    // What a client says after it was told to go is not even kept.
+                    Ok(_) if shared.borrow().core.closing(id).is_some() => {}
                     Ok(n) => {
                         reader.feed(&buffer[..n]);
                         if !take_in(&shared, id, &mut reader) {

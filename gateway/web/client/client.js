@@ -418,7 +418,11 @@ export class OddsClient {
     const { follower } = channel;
     const { position: from, gap: wasGap } = follower;
     const result = follower.receive(message);
-    if (message.ts && (result === 'applied' || result === 'replaced')) this.#aged(channel, message.ts);
+    if (message.ts?.[0] && (result === 'applied' || result === 'replaced')) {
+      channel.sourceTime = message.ts[0];
+      // A snapshot is as old as the market's last change, which says nothing of the way here.
+      if (message.t === 'delta') this.#aged(message.ts[0]);
+    }
     if (result === 'replaced') {
       if (from) this.#counts.resyncs++;
       channel.pending = false;
@@ -459,10 +463,9 @@ export class OddsClient {
     else this.#link.reopenStreams(200 + this.#link.env.random() * 800);
   }
 
-  #aged(channel, ts) {
-    channel.sourceTime = ts[0];
-    if (!this.#link.liveness.synced || typeof ts[0] !== 'number') return;
+  #aged(sourceTime) {
+    if (!this.#link.liveness.synced) return;
     const { ring } = this.#ages;
-    ring[this.#ages.count++ % ring.length] = Math.max(0, this.#link.liveness.serverNow() - ts[0]);
+    ring[this.#ages.count++ % ring.length] = Math.max(0, this.#link.liveness.serverNow() - sourceTime);
   }
 }

@@ -100,12 +100,14 @@ export class Follower {
     return /** @type {Result} */ ('mismatch');
   }
 
-  #taken({ st, sh, src, f, how }) {
+  #taken({ st, sh, src, f, how, e, s }) {
     this.raise(st);
     this.shard = sh;
     this.source = src;
     this.feed = f;
     this.promised = how !== 'exact';
+    // A gateway behind the one before it: what it sends next may leap over where this book is.
+    if (this.position && compare([e, s], this.position) < 0) return this.#lose();
     return /** @type {Result} */ ('noted');
   }
 

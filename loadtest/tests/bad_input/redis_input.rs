@@ -173,6 +173,11 @@ pub fn rows() -> Vec<Message> {
             &["value", "markets", "the whole event is stopped"],
         ),
         row("a stop without an event", "{\"op\":\"stop\"}", &["value", "no event"]),
+        row(
+            "`mcm` cut short",
+            "{\"op\":\"mcm\",\"pt\":1,\"mc\":[{\"id\":\"1.9\",\"rc\":[{\"id",
+            &["syntax", "JSON", "whole"],
+        ),
         row("`mcm`: markets that are a text", "{\"op\":\"mcm\",\"mc\":\"x\"}", &["mc"]),
         row("`mcm`: a definition whose `inPlay` is a number", definition, &["inPlay", "7"]),
         row("`mcm`: a last price that is a text", runner("{\"id\":1,\"ltp\":\"evens\"}"), &["ltp", "evens"]),

@@ -134,6 +134,13 @@ pub fn rows() -> Vec<Client> {
             "{\"t\":\"snapshot\",\"m\":\"good.2\",\"w\":0}",
             &["`bad_request`", "good.2", "view 0", "`sub` first"],
         ),
+        Client {
+            input: "binary in a JSON session: byte 0xc1",
+            codec: JSON,
+            bytes: frame(BINARY, b"\xc1", true),
+            end: End::Refused(1),
+            wants: vec![bad, "line 1"],
+        },
         packed("MessagePack session: byte 0xc1", b"\xc1", &[bad, "0xc1"]),
         packed("MessagePack session: a map cut short", b"\x82\x00", &[bad, "2 items"]),
         packed("MessagePack session: a double", b"\x82\x00\x04\x18\xcb\x3f\xf8\0\0\0\0\0\0", &[bad, "0xcb"]),
