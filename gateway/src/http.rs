@@ -1,6 +1,5 @@
 //! Routes: what a request's path leads to. Everything is answered by the hub or handed to the worker of this thread.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
@@ -40,7 +39,7 @@ pub struct HttpState {
     pub arrivals: mpsc::Sender<Arrival>,
 }
 
-/// All routes of the public address.
+/// All routes of the public address. The last one takes whatever no other does, so that nothing is ever rejected.
 pub fn routes(
     state: HttpState,
 ) -> impl Filter<Extract = (Reply2,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static {
@@ -58,7 +57,7 @@ pub fn routes(
         .and(warp::get())
         .and(with.clone())
         .and(query)
-        .and(warp::header::optional::<String>("last-event-id"))
+        .and(warp::header::headers_cloned())
         .and(warp::ext::optional::<Peer>())
         .map(stream);
     let time = warp::path!("v1" / "time").and(warp::get()).and(with.clone()).map(|state: HttpState| {
@@ -78,6 +77,12 @@ pub fn routes(
         .and(warp::path::full())
         .and(warp::header::headers_cloned())
         .map(|path: warp::path::FullPath, headers: HeaderMap| assets::page(path.as_str(), &headers));
+    let other = warp::method().map(|method: warp::http::Method| {
+        let why = format!("{:.20} is not answered here: only GET is", method.as_str());
+        let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, "bad_request", &why, None);
+        reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        reply
+    });
     websocket
         .or(sse)
         .unify()
@@ -89,10 +94,7 @@ pub fn routes(
         .unify()
         .or(page)
         .unify()
-        .recover(|_rejection| async {
-            let why = "only GET is answered here".to_owned();
-            Ok::<_, Infallible>(problem(StatusCode::METHOD_NOT_ALLOWED, "bad_request", &why, None))
-        })
+        .or(other)
         .unify()
         .map(|mut reply: Reply2| {
             let headers = reply.headers_mut();
@@ -175,8 +177,10 @@ fn websocket(
     }
 }
 
-fn stream(state: HttpState, query: String, last_event_id: Option<String>, peer: Option<Peer>) -> Reply2 {
-    let request = match sse::request(&query, last_event_id.as_deref()) {
+fn stream(state: HttpState, query: String, headers: HeaderMap, peer: Option<Peer>) -> Reply2 {
+    // One that is no text is read as leniently as any other that is none of ours.
+    let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let request = match sse::request(&query, last_event_id) {
         Ok(request) => request,
         Err(why) => return problem(StatusCode::BAD_REQUEST, "bad_request", &why, None),
     };
@@ -261,8 +265,10 @@ async fn document(state: HttpState, id: String, query: String, headers: HeaderMa
         }
     }
     let id = sse::decoded(&id, false);
-    if id.is_empty() || id.len() > MAX_ID {
-        return refused(ErrorCode::BadRequest, "the market's id is empty or too long", None);
+    if !(1..=MAX_ID).contains(&id.len()) {
+        let shown: String = id.chars().take(MAX_ID).collect();
+        let why = format!("{shown:?} has {} bytes; a market's id has 1 to {MAX_ID}", id.len());
+        return refused(ErrorCode::BadRequest, &why, None);
     }
     let market = id.as_str().into();
     if let Err(refusal) = state.limits.snapshot(&market) {

@@ -452,12 +452,15 @@ impl Core {
                 client.session.rebase(held.subscription);
                 self.needy.push(id);
             }
+            // Its first snapshot is under way.
+            None if client.opening.contains(&(market.clone(), view)) => {}
             None => {
                 let why = format!(
                     "market {market:?} is not subscribed with view {}: send `sub` first",
                     view.code()
                 );
-                self.refuse(id, problem(0, market, ErrorCode::BadRequest, why, None, false));
+                let unasked = problem(0, market, ErrorCode::BadRequest, why, None, false);
+                self.refuse(id, Problem { id: None, ..unasked });
             }
         }
     }

@@ -186,7 +186,8 @@ impl Worker {
         if let Err(refused) = conn.pace.message() {
             self.limits.count("messages");
             if refused > MAX_BAD {
-                self.core.close(id, CloseCode::Rate, "too many messages, again and again");
+                let why = format!("{} messages a second are allowed; far more came", self.settings.messages);
+                self.core.close(id, CloseCode::Rate, why);
             } else {
                 let why = format!("{} messages a second are allowed", self.settings.messages);
                 self.refuse(id, ErrorCode::RateLimited, why, Some(1_000));

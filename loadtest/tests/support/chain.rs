@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tictac_gateway::gateway::Gateway;
-use tictac_ingest::engine::Engine;
 use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
-use tictac_ingest::problem::Problem;
 use tictac_ingest::redis_input;
-use tictac_ingest::service::{Ingest, Settings};
+use tictac_ingest::service::{Ingest, Settings, Window};
 use tictac_ingest::testing::RedisServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,11 +47,8 @@ impl IngestProcess {
         Self { ingest, tasks, cancel }
     }
 
-    /// The last problems, oldest first.
-    pub async fn problems(&self) -> Vec<Problem> {
-        let look =
-            |engine: &Engine| engine.problems().last().map(|seen| seen.problem.clone()).collect::<Vec<_>>();
-        self.ingest.window().look(look).await.unwrap()
+    pub fn window(&self) -> Window {
+        self.ingest.window()
     }
 
     /// Ends it as SIGKILL would: nothing is finished, no lease given back.

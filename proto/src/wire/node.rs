@@ -179,7 +179,11 @@ pub(super) fn from_json(bytes: &[u8]) -> Result<Node<'_>, DecodeError> {
     let node = JsonNode { depth: 0 }
         .deserialize(&mut json)
         .and_then(|node| json.end().map(|()| node))
-        .map_err(|e| DecodeError::new("", e.to_string()))?;
+        .map_err(|e| {
+            let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(160)]);
+            let begin: String = begin.chars().take(40).collect();
+            DecodeError::new("", format!("{e} of {begin:?}"))
+        })?;
     Ok(node)
 }
 

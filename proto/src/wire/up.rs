@@ -164,7 +164,10 @@ fn view(node: &Node<'_>) -> Result<View, DecodeError> {
         Some(Node::Int(code)) => View::from_code(*code),
         Some(_) => None,
     };
-    view.ok_or_else(|| DecodeError::new("w", "a view is 1, 3, 10 or 0 (all)"))
+    view.ok_or_else(|| {
+        let given = node.get(Key::View).unwrap_or(&Node::Null);
+        DecodeError::new("w", format!("{given} is no view: 1, 3, 10 or 0 (all) is"))
+    })
 }
 
 fn resume(node: &Node<'_>) -> Result<Resume, DecodeError> {
