@@ -66,6 +66,7 @@ pub fn rows() -> Vec<Request> {
         get("`GET /v1/markets?in_play=perhaps`", "/v1/markets?in_play=perhaps", &["400", "in_play=perhaps"]),
         get("`GET /v1/markets?limit=0`", "/v1/markets?limit=0", &["400", "limit=0", "500"]),
         get("`GET /v1/markets?limit=many`", "/v1/markets?limit=many", &["400", "limit=many"]),
+        get("`GET /v1/markets?after=no-such`", "/v1/markets?after=no-such", &["400", "no-such"]),
         get("an unknown path, `/v2/markets`", "/v2/markets", &["404", "/v2/markets"]),
         get("`/../../etc/passwd`", "/../../etc/passwd", &["404"]),
         head(
