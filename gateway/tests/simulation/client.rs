@@ -206,20 +206,11 @@ impl Client {
     pub fn leave(&mut self, i: usize, socket: &mut Socket, ear: &mut Ear<'_>) {
         let wish = self.wishes.remove(i);
         let (scope, view) = (wish.scope, wish.view);
-        let wishes = &self.wishes;
         // What waits to be asked for again by name is held by nothing but the scope.
         let retries = &self.retries;
-        self.held.retain(|(market, view), held| {
-            if retries.contains_key(&(market.clone(), *view)) && *view == wish.view {
-                return false;
-            }
-            let event = held.market.book().and_then(|b| b.fields.text(MarketField::Event));
-            wishes.iter().filter(|w| w.view == *view).any(|w| match &w.scope {
-                Scope::Markets(markets) => markets.contains(market),
-                Scope::Event(wanted) => event.is_none_or(|e| *e == **wanted),
-                Scope::Sport(_) => true,
-            })
-        });
+        self.held.retain(|(market, of), _| *of != view || !retries.contains_key(&(market.clone(), *of)));
+        self.forget_left();
+        let wishes = &self.wishes;
         self.retries.retain(|(market, view), _| {
             let named = |w: &Wish| matches!(&w.scope, Scope::Markets(markets) if markets.contains(market));
             wishes.iter().any(|w| w.view == *view && named(w))
@@ -229,6 +220,19 @@ impl Client {
         let time = ear.now.mono * 2 + 1;
         self.barrier = Some(time);
         self.send(socket, &Up::Ping { time }, ear);
+    }
+
+    /// Forgets what no wish asks for. A market that has no book yet may be of any event.
+    fn forget_left(&mut self) {
+        let wishes = &self.wishes;
+        self.held.retain(|(market, view), held| {
+            let event = held.market.book().and_then(|b| b.fields.text(MarketField::Event));
+            wishes.iter().filter(|w| w.view == *view).any(|w| match &w.scope {
+                Scope::Markets(markets) => markets.contains(market),
+                Scope::Event(wanted) => event.is_none_or(|e| *e == **wanted),
+                Scope::Sport(_) => true,
+            })
+        });
     }
 
     fn ping(&mut self, socket: &mut Socket, ear: &mut Ear<'_>) {
@@ -392,6 +396,8 @@ impl Client {
             && echo >= barrier
         {
             self.barrier = None;
+            // What was still on its way when it was left has told by now which event it is of.
+            self.forget_left();
         }
         if self.barrier.is_some() || self.held.values().any(|h| h.subscribed && h.market.in_gap()) {
             return Ok(());
