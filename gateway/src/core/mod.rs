@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use slab::Slab;
 use smallvec::SmallVec;
 use tictac_proto::checksum::digest_key;
+use tictac_proto::log::CATALOGUE;
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::run::Run;
@@ -543,7 +544,7 @@ impl Core {
                 self.heads.insert(shard, at);
             }
             ToCore::Beat => {}
-            ToCore::Joined { market, event, sport } => self.joined(market, event, sport),
+            ToCore::Joined { market, event, sport, since } => self.joined(market, event, sport, since),
             ToCore::Left { market } => self.scopes.left(&market),
         }
     }
@@ -596,6 +597,9 @@ impl Core {
                 shard.1 = shard.1.min(at.unwrap_or(Position::ZERO));
             }
         }
+        // What joined the catalogue later was not seen either.
+        let catalogue = self.heads.get(&CATALOGUE).copied().unwrap_or(Position::ZERO);
+        shards.push((CATALOGUE, catalogue));
         shards.sort_unstable();
         shards.into_iter().filter(|s| !s.1.is_zero()).collect()
     }

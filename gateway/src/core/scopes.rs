@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use tictac_proto::log::shard_of;
+use tictac_proto::log::{CATALOGUE, shard_of};
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, ErrorCode, FeedState, How, Problem, Resume, Scope, Subscribed};
@@ -15,6 +15,8 @@ use super::{Core, SessionId};
 #[derive(Debug, Default)]
 pub(super) struct Scopes {
     markets: HashMap<MarketId, (Arc<str>, Arc<str>), RandomState>,
+    /// Where the catalogue stood when each market came.
+    since: HashMap<MarketId, Position, RandomState>,
     shards: u16,
 }
 
@@ -31,9 +33,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Where a market starts that comes into the scope.
-    fn from(&mut self, market: &MarketId, shard: u16) -> Option<Position> {
-        let from = self.resume.of(market, shard)?;
+    /// Where a market starts that comes into the scope. A position of its shard says something of it only if the client
+    /// had it: if it was in the catalogue when the client's positions were taken.
+    fn from(&mut self, market: &MarketId, shard: u16, since: Position) -> Option<Position> {
+        let had = self.resume.of_shard(CATALOGUE).is_some_and(|catalogue| since <= catalogue);
+        let by_shard = || self.resume.of_shard(shard).filter(|_| had);
+        let from = self.resume.of_market(market).or_else(by_shard)?;
         self.resumed.insert(market.clone()).then_some(from)
     }
 }
@@ -49,8 +54,14 @@ impl Scopes {
         self.markets.get(market).map_or(u16::MAX, |(event, _)| shard_of(event, self.shards))
     }
 
+    /// Where the catalogue stood when a market came.
+    fn since(&self, market: &str) -> Position {
+        self.since.get(market).copied().unwrap_or(Position::new(u64::MAX, 0))
+    }
+
     pub(super) fn left(&mut self, market: &str) {
         self.markets.remove(market);
+        self.since.remove(market);
     }
 
     fn within(&self, scope: &Scope) -> Vec<MarketId> {
@@ -117,7 +128,7 @@ impl Core {
         let resumed = HashSet::default();
         let mut held = Held { scope: scope.clone(), view, id: request, conflate, resume, resumed };
         for market in self.scopes.within(&scope) {
-            let from = held.from(&market, self.scopes.shard(&market));
+            let from = held.from(&market, self.scopes.shard(&market), self.scopes.since(&market));
             self.subscribe_market(id, market, view, request, conflate, from, Some(scope.clone()));
         }
         if let Some(client) = self.clients.get_mut(id) {
@@ -148,9 +159,10 @@ impl Core {
 
     /// A market joined the catalogue, moved, or came back: sessions whose scopes it entered or left are told. Rights are
     /// asked again, as at a subscription.
-    pub(super) fn joined(&mut self, market: MarketId, event: Arc<str>, sport: Arc<str>) {
+    pub(super) fn joined(&mut self, market: MarketId, event: Arc<str>, sport: Arc<str>, since: Position) {
         let new = (event, sport);
         self.scopes.markets.insert(market.clone(), new.clone());
+        self.scopes.since.insert(market.clone(), since);
         let shard = self.scopes.shard(&market);
         let mut entered = Vec::new();
         let mut left = Vec::new();
@@ -161,7 +173,14 @@ impl Core {
                 let is = is_within(&held.scope, &new);
                 if is && !holds {
                     let (scope, view) = (held.scope.clone(), held.view);
-                    entered.push((session, scope, view, held.id, held.conflate, held.from(&market, shard)));
+                    entered.push((
+                        session,
+                        scope,
+                        view,
+                        held.id,
+                        held.conflate,
+                        held.from(&market, shard, since),
+                    ));
                 } else if !is && (holds || client.opening.contains(&name)) {
                     // Also where it left the catalogue in between, and came back elsewhere.
                     left.push((session, held.scope.clone(), held.view));
@@ -191,7 +210,8 @@ mod tests {
     const RUN: usize = 7;
 
     fn joined(core: &mut Core, event: &str) {
-        core.handle(ToCore::Joined { market: "m".into(), event: event.into(), sport: "race".into() });
+        let (market, event, sport) = ("m".into(), event.into(), "race".into());
+        core.handle(ToCore::Joined { market, event, sport, since: Position::ZERO });
     }
 
     fn opened(core: &mut Core) {

@@ -151,10 +151,10 @@ impl Hub {
         if self.desks.contains_key(market) {
             return;
         }
-        let Some((event, sport)) = self.events.get(market).cloned() else { return };
+        let Some((event, sport, since)) = self.events.get(market).cloned() else { return };
         for core in &mut self.cores {
             let (market, event, sport) = (market.clone(), event.clone(), sport.clone());
-            core.push(ToCore::Joined { market, event, sport });
+            core.push(ToCore::Joined { market, event, sport, since });
         }
     }
 
@@ -345,13 +345,15 @@ impl Hub {
             let moved = fields.iter().any(|(f, _)| matches!(f, MarketField::Event | MarketField::Sport));
             let event = self.catalogue_field(market, MarketField::Event);
             let sport = self.catalogue_field(market, MarketField::Sport);
-            let told = (event.clone(), sport.clone());
+            let told = self.events.get(market);
             // A new epoch tells every market anew: cores need to know only what moved.
-            if moved && self.events.get(market) != Some(&told) {
-                self.events.insert(market.clone(), told);
+            if moved && told.is_none_or(|(e, s, _)| *e != event || *s != sport) {
+                let catalogue = self.followers.get(&CATALOGUE).and_then(|w| w.follower.market(market));
+                let since = catalogue.map_or(Position::ZERO, |m| m.at);
+                self.events.insert(market.clone(), (event.clone(), sport.clone(), since));
                 for core in &mut self.cores {
                     let (market, event, sport) = (market.clone(), event.clone(), sport.clone());
-                    core.push(ToCore::Joined { market, event, sport });
+                    core.push(ToCore::Joined { market, event, sport, since });
                 }
             }
         }

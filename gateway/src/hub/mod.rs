@@ -208,6 +208,8 @@ pub enum ToCore {
         event: Arc<str>,
         /// Its sport.
         sport: Arc<str>,
+        /// Where the catalogue stood when it came.
+        since: Position,
     },
     /// A market left the catalogue.
     Left {
@@ -289,8 +291,8 @@ pub struct Hub {
     next_run: RunId,
     runs: HashMap<RunKey, RunId, RandomState>,
     desks: HashMap<MarketId, Desk, RandomState>,
-    /// Event and sport of every market of the catalogue, as cores were told.
-    events: HashMap<MarketId, (Arc<str>, Arc<str>), RandomState>,
+    /// Event and sport of every market of the catalogue, and where it stood when the market came, as cores were told.
+    events: HashMap<MarketId, (Arc<str>, Arc<str>, Position), RandomState>,
     catalogue_seq: u64,
     waiting: Vec<Waiting>,
     cores: Vec<Vec<ToCore>>,
@@ -414,7 +416,7 @@ impl Hub {
 
     /// The shard of a market, as the catalogue knows it.
     fn shard_of_market(&self, market: &str) -> Option<u16> {
-        self.events.get(market).map(|(event, _)| shard_of(event, self.shards))
+        self.events.get(market).map(|(event, ..)| shard_of(event, self.shards))
     }
 
     /// A shard's live subscription is confirmed.

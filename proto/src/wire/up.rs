@@ -93,8 +93,19 @@ impl Resume {
     /// The position that a market resumes from, if any.
     #[must_use]
     pub fn of(&self, market: &str, shard: u16) -> Option<Position> {
-        let by_market = self.markets.iter().find(|m| &*m.0 == market).map(|m| m.1);
-        by_market.or_else(|| self.shards.iter().find(|s| s.0 == shard).map(|s| s.1))
+        self.of_market(market).or_else(|| self.of_shard(shard))
+    }
+
+    /// The position that was given for this market.
+    #[must_use]
+    pub fn of_market(&self, market: &str) -> Option<Position> {
+        self.markets.iter().find(|m| &*m.0 == market).map(|m| m.1)
+    }
+
+    /// The position that was given for this shard.
+    #[must_use]
+    pub fn of_shard(&self, shard: u16) -> Option<Position> {
+        self.shards.iter().find(|s| s.0 == shard).map(|s| s.1)
     }
 
     /// Whether it says nothing.
