@@ -83,6 +83,8 @@ pub struct Client {
     scopes: Vec<scopes::Held>,
     /// Whether it was told that a scope has more markets than it may subscribe.
     overflow_told: bool,
+    /// By shard, where a market of the session was last told gone: positions below it would bring the market back.
+    gone: HashMap<u16, Position, RandomState>,
     closing: Option<(CloseCode, String)>,
 }
 
@@ -154,6 +156,7 @@ impl Core {
             opening: HashSet::default(),
             scopes: Vec::new(),
             overflow_told: false,
+            gone: HashMap::default(),
             closing: None,
         })
     }
@@ -520,7 +523,7 @@ impl Core {
                 }
             }
             ToCore::Based { .. } => self.based(message),
-            ToCore::Gone { run, bytes } => self.gone(run, &bytes),
+            ToCore::Gone { run, at, bytes } => self.gone(run, at, &bytes),
             ToCore::Feed { news, frames } => {
                 let mut told: Vec<SessionId> = Vec::new();
                 for local in self.locals.values() {
@@ -556,7 +559,7 @@ impl Core {
         }
     }
 
-    fn gone(&mut self, run: RunId, bytes: &Bytes) {
+    fn gone(&mut self, run: RunId, at: Position, bytes: &Bytes) {
         let Some(local) = self.locals.remove(&run) else { return };
         self.runs.remove(&local.key);
         self.bases.forget_run(run);
@@ -565,6 +568,8 @@ impl Core {
             let client = &mut self.clients[session];
             client.held.remove(&(market.clone(), *view));
             let fits = client.session.end(subscription);
+            let floor = client.gone.entry(local.shard).or_insert(at);
+            *floor = at.max(*floor);
             self.control(session, bytes.clone());
             if !fits {
                 self.close(session, CloseCode::Slow, "too many stops wait to be read");
@@ -597,6 +602,7 @@ impl Core {
                 shard.1 = shard.1.min(at.unwrap_or(Position::ZERO));
             }
         }
+        shards.retain(|s| client.gone.get(&s.0).is_none_or(|gone| *gone <= s.1));
         // What joined the catalogue later was not seen either.
         let catalogue = self.heads.get(&CATALOGUE).copied().unwrap_or(Position::ZERO);
         shards.push((CATALOGUE, catalogue));

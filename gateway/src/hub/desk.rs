@@ -231,7 +231,7 @@ impl Hub {
         let message = Down::Gone { market: id.clone(), at, why: "the market has ended".into() };
         let runs: Vec<_> = desk.views.iter().flat_map(|v| v.runs.iter().copied()).collect();
         for (run, wire) in runs {
-            let gone = ToCore::Gone { run, bytes: wire.frame("gone", &message) };
+            let gone = ToCore::Gone { run, at, bytes: wire.frame("gone", &message) };
             push(&mut self.cores, &self.outlets, run, gone);
             self.forget_run(run, now);
         }

@@ -179,6 +179,8 @@ pub enum ToCore {
     Gone {
         /// The run.
         run: RunId,
+        /// Where its shard stood.
+        at: Position,
         /// The bytes.
         bytes: Bytes,
     },
