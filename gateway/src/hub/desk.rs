@@ -148,7 +148,7 @@ impl Hub {
     /// A market that nobody watches is new here, perhaps again: scopes that lost it by its `gone` get it back, even if
     /// the catalogue missed that it went and came.
     fn rejoin(&mut self, market: &MarketId) {
-        if self.desks.contains_key(market) || !self.told_gone.remove(market) {
+        if self.desks.contains_key(market) {
             return;
         }
         let Some((event, sport)) = self.events.get(market).cloned() else { return };
@@ -230,9 +230,6 @@ impl Hub {
         let Some(desk) = self.desks.get(id) else { return };
         let message = Down::Gone { market: id.clone(), at, why: "the market has ended".into() };
         let runs: Vec<_> = desk.views.iter().flat_map(|v| v.runs.iter().copied()).collect();
-        if self.events.contains_key(id) {
-            self.told_gone.insert(id.clone());
-        }
         for (run, wire) in runs {
             let gone = ToCore::Gone { run, bytes: wire.frame("gone", &message) };
             push(&mut self.cores, &self.outlets, run, gone);
@@ -360,7 +357,6 @@ impl Hub {
         }
         if let Some(market) = &gone {
             self.events.remove(market);
-            self.told_gone.remove(market);
             for core in &mut self.cores {
                 core.push(ToCore::Left { market: market.clone() });
             }

@@ -6,7 +6,7 @@ mod answers;
 mod desk;
 mod document;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -291,8 +291,6 @@ pub struct Hub {
     desks: HashMap<MarketId, Desk, RandomState>,
     /// Event and sport of every market of the catalogue, as cores were told.
     events: HashMap<MarketId, (Arc<str>, Arc<str>), RandomState>,
-    /// Markets that readers were told gone and that the catalogue still has.
-    told_gone: HashSet<MarketId, RandomState>,
     catalogue_seq: u64,
     waiting: Vec<Waiting>,
     cores: Vec<Vec<ToCore>>,
@@ -315,7 +313,6 @@ impl Hub {
             runs: HashMap::default(),
             desks: HashMap::default(),
             events: HashMap::default(),
-            told_gone: HashSet::default(),
             catalogue_seq: 0,
             waiting: Vec::new(),
             cores: (0..cores).map(|_| Vec::new()).collect(),

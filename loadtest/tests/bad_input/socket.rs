@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// What the gateway sent.
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
 pub enum Got {
     Message(Down),
     Close(u16, String),
