@@ -3,6 +3,9 @@
 
 pub mod chain;
 pub mod oracle;
+pub mod process;
+pub mod source;
+pub mod watched;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
