@@ -31,8 +31,8 @@ test-web: ## the browser's client module, in Node
 	node --test $(WEB)/test/
 
 test-browser: ## the board in Chromium
-	cargo build -p tictac-gateway
-	node --test $(WEB)/browser/board.mjs
+	cargo build -p tictac-gateway -p tictac-ingest
+	node --test $(WEB)/browser/board.mjs $(WEB)/browser/redis.mjs
 
 bench: ## speed, in absolute figures
 	cargo run --release -p tictac-ingest --example chain_speed

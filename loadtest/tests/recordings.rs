@@ -1,4 +1,4 @@
-//! Recorded markets through the whole chain over a real Redis. At each checkpoint the books at `GET /v1/markets/{id}`, in a
+//! Recorded markets through the whole chain over a real Redis. At each checkpoint the books at ingest, at `GET /v1/markets/{id}`, in a
 //! WebSocket client of each codec, in one of a depth view and in an SSE client are what an independent client computes
 //! from the same lines; every client took one snapshot a market and then only deltas, each with its checksum.
 #![allow(clippy::unwrap_used)]
@@ -139,6 +139,10 @@ async fn play(name: &str, lines: &[String], checkpoints: &[Json]) {
             until_sse(&mut sse, &published, want),
         );
         until_document(&address, want).await;
+        for (id, want) in want.as_object().unwrap() {
+            let book = ingest.book(id).await.unwrap_or_else(|| panic!("{id} is not at ingest"));
+            assert_eq!(from_book(&book, View::All), from_oracle(want, View::All), "{id} at ingest");
+        }
         sent = to.max(sent);
     }
     let markets = checkpoints.last().unwrap()["markets"].as_object().unwrap().len() as u64;

@@ -2,54 +2,18 @@
 // move, a stop shows, and a gateway that dies and comes back is told from one that lives.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { test } from 'node:test';
-import { chromium } from 'playwright-core';
+import { browse, built, freePort, kill, start } from './process.mjs';
 
-const BINARY = process.env.TICTAC_GATEWAY ?? new URL('../../../target/debug/tictac-gateway', import.meta.url).pathname;
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const FLAGS = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-];
-
-function freePort() {
-  return new Promise((resolve) => {
-    const server = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
-
-/** Starts a gateway and resolves once it has printed its address. */
-function start(port, admin) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(BINARY, ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--rate', '3'], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, TICTAC_LOG_FILTER: 'warn' },
-    });
-    child.once('error', reject);
-    child.once('exit', (code) => reject(new Error(`the gateway ended with ${code}`)));
-    child.stdout.on('data', (text) => String(text).includes('board') && resolve(child));
-  });
-}
-
-const stopped = (child) => new Promise((resolve) => child.once('exit', resolve));
+/** A gateway with its own feed. */
+const gatewayOn = (port, admin) =>
+  start(built('tictac-gateway'), ['--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${admin}`, '--rate', '3'], 'board');
 
 test('the board', { timeout: 120_000 }, async (t) => {
   const [port, admin] = [await freePort(), await freePort()];
-  let gateway = await start(port, admin);
-  t.after(() => gateway.kill('SIGKILL'));
-  const browser = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), 'board-')), {
-    executablePath: CHROMIUM,
-    args: FLAGS,
-    viewport: { width: 1280, height: 900 },
-  });
+  let gateway = await gatewayOn(port, admin);
+  t.after(() => kill(gateway));
+  const browser = await browse();
   t.after(() => browser.close());
   const page = await browser.newPage();
   const errors = [];
@@ -84,12 +48,10 @@ test('the board', { timeout: 120_000 }, async (t) => {
   });
 
   await t.test('a gateway that dies shows, and its return too', async () => {
-    gateway.removeAllListeners('exit');
-    gateway.kill('SIGKILL');
-    await stopped(gateway);
+    await kill(gateway);
     await page.locator('#connection:not([data-state="live"])').waitFor({ timeout: 10_000 });
     errors.length = 0;
-    gateway = await start(port, admin);
+    gateway = await gatewayOn(port, admin);
     await page.locator('#connection[data-state="live"]').waitFor({ timeout: 30_000 });
     await page.locator('main table').waitFor();
   });

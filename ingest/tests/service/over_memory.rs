@@ -62,6 +62,10 @@ async fn the_embedded_simulator_is_followed() {
         })
         .await;
     assert_eq!(gateway.books().len(), gateway.listed().len());
+    // As the admin port does at a scrape: gauges are as of the moment they are asked for.
+    let metrics = running.metrics().clone();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    running.window().look(move |engine| metrics.observe(engine, now)).await.unwrap();
     let text = running.metrics().render();
     assert!(text.contains("tictac_ingest_feed_state{source=\"demo\"} 0"), "{text}");
     running.stop().await;

@@ -8,6 +8,7 @@ use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
 use tictac_ingest::redis_input;
 use tictac_ingest::service::{Ingest, Settings, Window};
 use tictac_ingest::testing::RedisServer;
+use tictac_proto::model::Book;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,12 @@ impl IngestProcess {
 
     pub fn window(&self) -> Window {
         self.ingest.window()
+    }
+
+    /// Its own book of a market.
+    pub async fn book(&self, market: &str) -> Option<Book> {
+        let market = market.to_owned();
+        self.ingest.window().look(move |engine: &Engine| engine.book(&market).cloned()).await.unwrap()
     }
 
     /// Ends it as SIGKILL would: nothing is finished, no lease given back.
