@@ -55,7 +55,7 @@ impl IngestProcess {
     /// Its own book of a market.
     pub async fn book(&self, market: &str) -> Option<Book> {
         let market = market.to_owned();
-        self.ingest.window().look(move |engine: &Engine| engine.book(&market).cloned()).await.unwrap()
+        self.ingest.window().look(move |engine| engine.book(&market).cloned()).await.unwrap()
     }
 
     /// Ends it as SIGKILL would: nothing is finished, no lease given back.
