@@ -103,6 +103,15 @@ impl Followed {
         resume
     }
 
+    /// Comes back with positions by shard: each market of a shard stands at least there.
+    pub fn seen_up_to(&mut self, shards: &[(u16, Position)]) {
+        for market in self.markets.values_mut() {
+            for (shard, at) in shards {
+                market.seen_up_to(*shard, *at);
+            }
+        }
+    }
+
     /// The digest of what is held.
     #[must_use]
     pub fn digest(&self) -> u32 {

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use support::chain::{IngestProcess, Upstream, gateway, reader};
 use support::oracle::{from_book, from_oracle};
 use support::{SHARDS, SOON};
+use tictac_gateway::transports::sse::resume_from;
 use tictac_ingest::log::LogReader;
 use tictac_ingest::simulator::{Config, recording};
 use tictac_ingest::testing::{Lossy, RedisServer};
@@ -145,6 +146,7 @@ async fn a_gateway_killed_in_the_middle_costs_nobody_anything() {
     let (id, held) = (sse.last_event_id.clone(), sse.followed);
     let mut sse = SseClient::connect(&address, &query, id.as_deref()).await.unwrap();
     sse.followed = held;
+    sse.followed.seen_up_to(&resume_from(id.as_deref()).shards);
     for line in &lines[half + 100..] {
         upstream.say(line).await;
     }

@@ -65,6 +65,9 @@ export class OddsClient {
       },
       tick: () => this.#askAgain(),
       streams: () => this.#streams(),
+      seenUpTo: (view, positions) => {
+        for (const { follower } of this.#channels.values()) if (follower.view === view) follower.seenUpTo(positions.get(follower.shard));
+      },
     });
   }
 

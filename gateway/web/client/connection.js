@@ -19,7 +19,15 @@ import { json, openEventStream, openWebSocket } from './transport.js';
  * @property {(time: number) => void} pinged
  * @property {() => void} tick about twice a heartbeat
  * @property {() => Map<number, {query: URLSearchParams, whole: boolean}>} streams by view, for a one-way transport
+ * @property {(view: number, positions: Map<number, [number, number]>) => void} seenUpTo what a stream comes back with
  */
+
+/** Positions by shard in an event's id (PROTOCOL.md §6). @param {string} id @returns {Map<number, [number, number]>} */
+export function positionsIn(id) {
+  const parts = id.startsWith('1:') ? id.slice(2).split(',') : [];
+  const numbers = parts.map((part) => part.split('.').map((n) => parseInt(n, 36)));
+  return new Map(numbers.filter((n) => n.length === 3 && n.every(Number.isSafeInteger)).map(([s, e, n]) => [s, [e, n]]));
+}
 
 /** Closes after which trying again is useless (PROTOCOL.md §7). */
 const NEVER = new Set([4400, 4403, 4409, 4413]);
@@ -200,7 +208,10 @@ export class Connection {
     if (!this.live) void this.#askTime();
     for (const [view, { query, whole }] of this.#owner.streams()) {
       const address = String(query);
-      if (whole && this.#cursors.has(address)) query.set('cursor', this.#cursors.get(address));
+      if (whole && this.#cursors.has(address)) {
+        query.set('cursor', this.#cursors.get(address));
+        this.#owner.seenUpTo(view, positionsIn(this.#cursors.get(address)));
+      }
       const link = openEventStream(this.env, this.#url, query, this.#sink(view));
       this.#links.push(Object.assign(link, { query: address }));
       this.#beats.set(view, this.env.mono());

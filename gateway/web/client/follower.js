@@ -124,6 +124,12 @@ export class Follower {
     return /** @type {Result} */ ('noted');
   }
 
+  /** Comes back with a position of its shard, up to which everything was seen: the book is the book there, too.
+   * @param {Position|undefined} seen */
+  seenUpTo(seen) {
+    if (seen && this.position && seen[0] === this.position[0] && seen[1] > this.position[1]) this.position = [seen[0], seen[1]];
+  }
+
   /** CRC-32C of the view that is held; `null` where none is. @returns {number|null} */
   checksum() {
     return this.book && checksum(this.market, this.view, this.book);

@@ -1,0 +1,24 @@
+// What a stream comes back with: the positions in its last event's id, and what they say of a book.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { positionsIn } from '../client/connection.js';
+import { Follower } from '../client/follower.js';
+
+test('an id holds a position for each shard; what does not parse is passed over', () => {
+  const epoch = 1838675320933785;
+  assert.deepEqual([...positionsIn(`1:3.${epoch.toString(36)}.z,1ekf.1.2,rubbish,1.2`)], [[3, [epoch, 35]], [65535, [1, 2]]]);
+  assert.equal(positionsIn('').size + positionsIn('2:1.1.1').size, 0);
+});
+
+test('a quiet market stands where its shard was seen to, so that the next delta connects', () => {
+  const follower = new Follower('1.1', 0);
+  follower.receive({ t: 'snap', m: '1.1', w: 0, e: 5, s: 10, sh: 3, f: 'live', d: {}, r: [] });
+  follower.seenUpTo(undefined);
+  follower.seenUpTo([4, 99]);
+  assert.deepEqual(follower.position, [5, 10], 'another epoch says nothing');
+  follower.seenUpTo([5, 20]);
+  assert.equal(follower.receive({ t: 'delta', m: '1.1', w: 0, e: 5, p: 20, s: 25, d: { in_play: true } }), 'applied');
+  follower.seenUpTo([5, 12]);
+  assert.deepEqual(follower.position, [5, 25], 'it never goes back');
+});
