@@ -1,6 +1,6 @@
 //! What a client holds: books, checked by everything that the protocol gives to check them with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tictac_proto::checksum::{digest_key, mix};
 use tictac_proto::client::{ClientMarket, Outcome};
@@ -37,6 +37,10 @@ pub struct Counts {
     pub gone: u64,
     /// Refusals.
     pub errors: u64,
+    /// Subscriptions that were answered by a snapshot.
+    pub by_snapshot: u64,
+    /// Subscriptions that went on from where the client stood: nothing was missing, or one delta brought it.
+    pub resumed: u64,
 }
 
 impl Counts {
@@ -55,6 +59,8 @@ impl Counts {
         self.digest_mismatches += other.digest_mismatches;
         self.gone += other.gone;
         self.errors += other.errors;
+        self.by_snapshot += other.by_snapshot;
+        self.resumed += other.resumed;
     }
 }
 
@@ -62,6 +68,8 @@ impl Counts {
 #[derive(Debug, Default)]
 pub struct Followed {
     markets: HashMap<(MarketId, View), ClientMarket>,
+    /// Held from before this connection, which has not said yet how they go on.
+    unconfirmed: HashSet<(MarketId, View)>,
     /// What happened.
     pub counts: Counts,
     /// The last refusal.
@@ -84,6 +92,14 @@ impl Followed {
     /// All markets.
     pub fn markets(&self) -> impl Iterator<Item = (&(MarketId, View), &ClientMarket)> {
         self.markets.iter()
+    }
+
+    /// The connection ended: books stay, to come back with, and nothing is tradable until each is confirmed.
+    pub fn disconnected(&mut self) {
+        for (name, market) in &mut self.markets {
+            market.disconnected();
+            self.unconfirmed.insert(name.clone());
+        }
     }
 
     /// Registers a market before its messages come.
@@ -133,8 +149,11 @@ impl Followed {
             }
             Down::Crc { market, view, .. } | Down::Gap { market, view, .. } => Some((market.clone(), *view)),
             Down::Ok(ok) if !ok.market.is_empty() => {
-                // Exact: what is held goes on; anything else is told by what follows.
-                debug_assert!(matches!(ok.how, How::Snap | How::Delta | How::Exact));
+                match ok.how {
+                    How::Snap => self.counts.by_snapshot += 1,
+                    How::Delta | How::Exact => self.counts.resumed += 1,
+                }
+                self.unconfirmed.remove(&(ok.market.clone(), ok.view));
                 Some((ok.market.clone(), ok.view))
             }
             _ => None,
@@ -184,8 +203,11 @@ impl Followed {
                 self.counts.gone += 1;
                 for view in View::ALL {
                     self.markets.remove(&(market.clone(), view));
+                    self.unconfirmed.remove(&(market.clone(), view));
                 }
             }
+            // A gateway's digest is of what it sent; what is held from before the connection is in it once it is confirmed.
+            Down::Hb(_) if !self.unconfirmed.is_empty() => {}
             Down::Hb(hb) => {
                 if hb.digest == self.digest() {
                     self.counts.digests += 1;

@@ -5,13 +5,13 @@
 mod support;
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use support::SOON;
 use support::chain::{IngestProcess, Upstream, gateway, reader};
 use support::oracle::{from_book, from_oracle};
-use support::{SHARDS, SOON};
+use support::process::Process;
 use tictac_gateway::transports::sse::resume_from;
 use tictac_ingest::log::LogReader;
 use tictac_ingest::simulator::{Config, recording};
@@ -71,25 +71,6 @@ async fn until(client: &mut WsClient, want: &Json, view: View) {
     }
 }
 
-/// The binary that was built beside this test.
-fn gateway_binary() -> std::path::PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join("tictac-gateway");
-    assert!(binary.exists(), "{} is missing: cargo build -p tictac-gateway", binary.display());
-    binary
-}
-
-fn start_process(server: &RedisServer, port: u16) -> Child {
-    let listen = format!("127.0.0.1:{port}");
-    Command::new(gateway_binary())
-        .args(["--redis", &server.url(), "--listen", &listen, "--admin", "127.0.0.1:0"])
-        .args(["--shards", &SHARDS.to_string(), "--checksum-ms", "0", "--connects-per-ip", "10000"])
-        .env("TICTAC_LOG_FILTER", "warn")
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
 async fn until_listed(address: &str) {
     let deadline = Instant::now() + SOON;
     loop {
@@ -110,7 +91,7 @@ async fn a_gateway_killed_in_the_middle_costs_nobody_anything() {
     let ingest = IngestProcess::start(&server);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let mut process = start_process(&server, port);
+    let mut process = Process::gateway(&server, port);
     let mut upstream = Upstream::new(&server, "exchange").await;
     upstream.say(&lines[0]).await;
     upstream.settle().await;
@@ -128,18 +109,24 @@ async fn a_gateway_killed_in_the_middle_costs_nobody_anything() {
     // Everyone holds something, and the stream's client has an id that says where.
     all.until(LONG, "books", |f| f.counts.deltas > 100).await.unwrap();
     three.until(LONG, "books", |f| f.counts.deltas > 20).await.unwrap();
-    while sse.followed.counts.deltas < 100 || sse.last_event_id.as_deref().is_none_or(|id| id.len() < 4) {
+    let id_says_all = |sse: &SseClient| {
+        let resume = resume_from(sse.last_event_id.as_deref());
+        sse.followed.markets().all(|(_, m)| m.shard().is_some_and(|shard| resume.of_shard(shard).is_some()))
+    };
+    while sse.followed.counts.deltas < 100 || !id_says_all(&sse) {
         sse.step().await.unwrap().unwrap();
     }
 
-    process.kill().unwrap();
-    process.wait().unwrap();
-    let before =
-        [all.followed.counts.snapshots, three.followed.counts.snapshots, sse.followed.counts.snapshots];
+    process.kill();
+    let mut before = Vec::new();
+    for followed in [&mut all.followed, &mut three.followed, &mut sse.followed] {
+        followed.disconnected();
+        before.push(followed.counts);
+    }
     for line in &lines[half..half + 100] {
         upstream.say(line).await;
     }
-    let mut process = start_process(&server, port);
+    let mut process = Process::gateway(&server, port);
     until_listed(&address).await;
     let mut all = connect(&address, Codec::Msgpack, View::All, all.followed).await;
     let mut three = connect(&address, Codec::Json, View::Three, three.followed).await;
@@ -164,14 +151,21 @@ async fn a_gateway_killed_in_the_middle_costs_nobody_anything() {
         ("sse", sse.followed.counts, before[2]),
     ] {
         eprintln!(
-            "{name}: {} snapshots before the kill, {} after; {counts:?}",
-            before,
-            counts.snapshots - before
+            "{name}: {} snapshots before the kill, {} after; {} went on from where they stood; {counts:?}",
+            before.snapshots,
+            counts.snapshots - before.snapshots,
+            counts.resumed
         );
-        assert_eq!((counts.mismatches, counts.gaps - counts.declared), (0, 0), "{name}: {counts:?}");
+        assert_eq!(
+            (counts.mismatches, counts.gaps, counts.digest_mismatches),
+            (0, 0, 0),
+            "{name}: {counts:?}"
+        );
+        // The log reaches back to before the kill: the new gateway serves what is missing, and nothing anew.
+        assert_eq!(counts.snapshots, before.snapshots, "{name}: {counts:?}");
+        assert_eq!(counts.resumed, before.snapshots, "{name}: {counts:?}");
     }
-    process.kill().unwrap();
-    process.wait().unwrap();
+    process.kill();
     ingest.stop().await;
 }
 

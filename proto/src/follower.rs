@@ -14,6 +14,7 @@ use crate::guard::{Guard, on};
 use crate::log::{Alive, Entry, FeedReport, Live, Stored, What, stop_delta};
 use crate::model::{Delta, Market, MarketField, MarketId};
 use crate::position::Position;
+use crate::restore::restore;
 use crate::wire::{FeedState, Times};
 
 /// Silence of `alive` after which feeds are stale, ms.
@@ -133,6 +134,16 @@ impl Follower {
             heard: None,
             counters: Counters::default(),
         }
+    }
+
+    /// Books to apply entries to, and nothing else.
+    pub(crate) fn of_books(shard: u16, markets: HashMap<MarketId, Market, RandomState>) -> Self {
+        Self { markets, ..Self::new(shard) }
+    }
+
+    /// The books.
+    pub(crate) fn into_books(self) -> HashMap<MarketId, Market, RandomState> {
+        self.markets
     }
 
     /// The shard.
@@ -319,21 +330,9 @@ impl Follower {
             return;
         }
         self.counters.snapshots += 1;
-        let mut books: HashMap<MarketId, Market, RandomState> = HashMap::default();
-        for s in stored {
-            books.insert(s.market.clone(), Market { id: s.market, book: *s.book, at: s.at, stop: s.stop });
-        }
-        // A follower of its own, so that there is one way to apply an entry.
-        let mut reader = Self::new(self.shard);
-        reader.markets = books;
-        for entry in entries {
-            if entry.at <= head {
-                reader.at = entry.at;
-                reader.apply_to_older(entry);
-            }
-        }
+        let restored = restore(self.shard, head, stored, entries);
         let mut gone: Vec<MarketId> =
-            self.markets.keys().filter(|m| !reader.markets.contains_key(*m)).cloned().collect();
+            self.markets.keys().filter(|m| !restored.contains_key(*m)).cloned().collect();
         gone.sort_unstable();
         for market in gone {
             self.markets.remove(&market);
@@ -349,7 +348,7 @@ impl Follower {
         self.at = head;
         self.state = State::Following;
         // In one order whatever the map's: a run is repeatable.
-        let mut markets: Vec<_> = reader.markets.into_iter().collect();
+        let mut markets: Vec<_> = restored.into_iter().collect();
         markets.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (id, new) in markets {
             self.install(id, new);
@@ -430,6 +429,11 @@ impl Follower {
         }
     }
 
+    /// The next event that is there already.
+    pub(crate) fn take_event(&mut self) -> Option<Event> {
+        self.out.pop_front()
+    }
+
     fn apply(&mut self, entry: Entry) {
         self.at = entry.at;
         self.counters.applied += 1;
@@ -437,7 +441,7 @@ impl Follower {
     }
 
     /// Applies an entry to each of its markets that is older than it.
-    fn apply_to_older(&mut self, entry: Entry) {
+    pub(crate) fn apply_to_older(&mut self, entry: Entry) {
         let Entry { at, times, what } = entry;
         match what {
             What::Delta { market, delta, stop, checksum } => {

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod log;
 pub mod model;
 pub mod position;
+mod restore;
 pub mod run;
 pub mod sequencer;
 pub mod session;

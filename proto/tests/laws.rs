@@ -139,6 +139,31 @@ proptest! {
     }
 
     #[test]
+    fn a_snapshot_with_the_log_before_it_serves_as_one_that_was_followed(
+        h in history(14), start in 0usize..14, base in 0usize..14,
+    ) {
+        let start = start.min(h.len());
+        let mut snapshot = built(&h);
+        snapshot.restamp(start as u64);
+        for (i, d) in h.iter().enumerate().skip(start) {
+            snapshot.touch(d, i as u64 + 1);
+        }
+        prop_assert_eq!(&snapshot, &built(&h), "no content is touched");
+        let base = base.min(h.len());
+        for view in View::ALL {
+            let mut seen = view.project(&built(&h[..base]));
+            match snapshot.since(base as u64, view) {
+                Since::Delta(delta) => {
+                    prop_assert!(base >= start);
+                    seen.apply(&delta, h.len() as u64);
+                    prop_assert_eq!(&seen, &view.project(&snapshot), "view {:?} base {}", view, base);
+                }
+                Since::Snapshot => prop_assert!(base < start),
+            }
+        }
+    }
+
+    #[test]
     fn a_tracked_view_is_the_projected_book(h in history(14)) {
         let id = MarketId::from("1.1");
         for view in View::ALL {

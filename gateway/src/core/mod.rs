@@ -17,7 +17,9 @@ use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::run::Run;
 use tictac_proto::session::{Runs, Session};
-use tictac_proto::wire::{CloseCode, Conflate, Down, ErrorCode, Problem, Scope, Subscribe, Subscribed, Up};
+use tictac_proto::wire::{
+    CloseCode, Conflate, Down, ErrorCode, Problem, Resume, Scope, Subscribe, Subscribed, Up,
+};
 
 use crate::hub::{Now, RunId, RunKey, Subject, ToCore, ToHub};
 use crate::rights::Rights;
@@ -88,13 +90,31 @@ pub struct Client {
     closing: Option<(CloseCode, String)>,
 }
 
+/// Where a subscription starts.
+#[derive(Debug, Clone)]
+enum Start {
+    /// There; `None`: with a snapshot.
+    At(Option<Position>),
+    /// Where the client says that it stood, be it by shard: which one that is may be known only when the run is open.
+    Resume(Arc<Resume>),
+}
+
+impl Start {
+    fn of(&self, market: &str, shard: u16) -> Option<Position> {
+        match self {
+            Self::At(from) => *from,
+            Self::Resume(resume) => resume.of(market, shard),
+        }
+    }
+}
+
 /// A wish that waits for its run to open.
 #[derive(Debug, Clone)]
 struct Opening {
     session: SessionId,
     id: i64,
     conflate: Conflate,
-    from: Option<Position>,
+    from: Start,
     /// The scope that wishes it; `None` where it was asked for by name.
     scope: Option<Scope>,
 }
@@ -280,7 +300,8 @@ impl Core {
     pub fn subscribe_catalogue(&mut self, id: SessionId) {
         let Some(client) = self.clients.get(id) else { return };
         let key = RunKey { subject: Subject::Catalogue, wire: client.wire };
-        let opening = Opening { session: id, id: 0, conflate: Conflate::Raw, from: None, scope: None };
+        let opening =
+            Opening { session: id, id: 0, conflate: Conflate::Raw, from: Start::At(None), scope: None };
         self.open(key, opening);
     }
 
@@ -288,8 +309,9 @@ impl Core {
         let Subscribe { id: request, scope, view, conflate, resume } = subscribe;
         match scope {
             Scope::Markets(markets) => {
+                let resume = Arc::new(resume);
                 for market in markets {
-                    let from = resume.of(&market, self.scopes.shard(&market));
+                    let from = Start::Resume(resume.clone());
                     self.subscribe_market(id, market, view, request, conflate, from, None);
                 }
             }
@@ -305,7 +327,7 @@ impl Core {
         view: View,
         request: i64,
         conflate: Conflate,
-        from: Option<Position>,
+        from: Start,
         scope: Option<Scope>,
     ) {
         let Some(client) = self.clients.get_mut(id) else { return };
@@ -351,7 +373,12 @@ impl Core {
             self.to_hub.push(ToHub::Open { core: self.number, key });
             Vec::new()
         });
-        waiting.retain(|o| o.session != opening.session || o.scope != opening.scope);
+        let same = |o: &Opening| o.session == opening.session && o.scope == opening.scope;
+        if opening.scope.is_some() && waiting.iter().any(same) {
+            // News of a market that is being opened is no new wish: the first one knows where the client comes from.
+            return;
+        }
+        waiting.retain(|o| !same(o));
         waiting.push(opening);
     }
 
@@ -378,7 +405,8 @@ impl Core {
             }
             return;
         }
-        let subscription = client.session.subscribe(run, digest, opening.conflate, opening.from);
+        let from = named.as_ref().and_then(|(market, _)| opening.from.of(market, local.shard));
+        let subscription = client.session.subscribe(run, digest, opening.conflate, from);
         local.readers.push((opening.session, subscription));
         match named {
             Some(named) => {
@@ -593,8 +621,10 @@ impl Core {
         }
         // Of a market that is not open yet nothing was seen.
         for (market, _) in &client.opening {
-            let shard = self.scopes.shard(market);
-            shards.retain(|s| s.0 != shard);
+            match self.scopes.shard(market) {
+                Some(shard) => shards.retain(|s| s.0 != shard),
+                None => shards.clear(),
+            }
         }
         for (run, at) in client.session.behind_runs() {
             let Some(local) = self.locals.get(&run) else { continue };

@@ -9,7 +9,7 @@ use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, ErrorCode, FeedState, How, Problem, Resume, Scope, Subscribed};
 
-use super::{Core, SessionId};
+use super::{Core, SessionId, Start};
 
 /// Which market belongs to which event and sport.
 #[derive(Debug, Default)]
@@ -49,9 +49,9 @@ impl Scopes {
         self.markets.get(market).map_or(("", ""), |(event, sport)| (event, sport))
     }
 
-    /// The shard of a market, by its event.
-    pub(super) fn shard(&self, market: &str) -> u16 {
-        self.markets.get(market).map_or(u16::MAX, |(event, _)| shard_of(event, self.shards))
+    /// The shard of a market, by its event; `None` where the market is unknown.
+    pub(super) fn shard(&self, market: &str) -> Option<u16> {
+        self.markets.get(market).map(|(event, _)| shard_of(event, self.shards))
     }
 
     /// Where the catalogue stood when a market came.
@@ -128,7 +128,8 @@ impl Core {
         let resumed = HashSet::default();
         let mut held = Held { scope: scope.clone(), view, id: request, conflate, resume, resumed };
         for market in self.scopes.within(&scope) {
-            let from = held.from(&market, self.scopes.shard(&market), self.scopes.since(&market));
+            let Some(shard) = self.scopes.shard(&market) else { continue };
+            let from = Start::At(held.from(&market, shard, self.scopes.since(&market)));
             self.subscribe_market(id, market, view, request, conflate, from, Some(scope.clone()));
         }
         if let Some(client) = self.clients.get_mut(id) {
@@ -163,7 +164,7 @@ impl Core {
         let new = (event, sport);
         self.scopes.markets.insert(market.clone(), new.clone());
         self.scopes.since.insert(market.clone(), since);
-        let shard = self.scopes.shard(&market);
+        let shard = shard_of(&new.0, self.scopes.shards);
         let mut entered = Vec::new();
         let mut left = Vec::new();
         for (session, client) in &mut self.clients {
@@ -191,7 +192,7 @@ impl Core {
             self.drop_hold(session, &market, view, Some(&scope));
         }
         for (session, scope, view, id, conflate, from) in entered {
-            self.subscribe_market(session, market.clone(), view, id, conflate, from, Some(scope));
+            self.subscribe_market(session, market.clone(), view, id, conflate, Start::At(from), Some(scope));
         }
     }
 }

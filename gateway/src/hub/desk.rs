@@ -349,7 +349,11 @@ impl Hub {
             // A new epoch tells every market anew: cores need to know only what moved.
             if moved && told.is_none_or(|(e, s, _)| *e != event || *s != sport) {
                 let catalogue = self.followers.get(&CATALOGUE).and_then(|w| w.follower.market(market));
-                let since = catalogue.map_or(Position::ZERO, |m| m.at);
+                // Since when it is in this event and sport, whatever else was said of it later.
+                let since = catalogue.map_or(Position::ZERO, |m| {
+                    let stamp = |field| m.book.fields.stamp(field);
+                    Position::new(m.at.epoch, stamp(MarketField::Event).max(stamp(MarketField::Sport)))
+                });
                 self.events.insert(market.clone(), (event.clone(), sport.clone(), since));
                 for core in &mut self.cores {
                     let (market, event, sport) = (market.clone(), event.clone(), sport.clone());

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 
 use tictac_ingest::testing::RedisServer;
 
@@ -10,12 +11,20 @@ use super::SHARDS;
 /// A running program; killed when dropped.
 pub struct Process(Child);
 
-/// A binary of the workspace that was built beside this test.
+/// A binary of the workspace, built from what is there now: beside this test may lie an old one.
 fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(binary.exists(), "{} is missing: cargo build -p {name}", binary.display());
-    binary
+    static BUILT: Once = Once::new();
+    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    BUILT.call_once(|| {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "tictac-gateway", "-p", "tictac-ingest"]);
+        build.arg("--target-dir").arg(folder.parent().unwrap());
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the binaries don't build");
+    });
+    folder.join(name)
 }
 
 impl Process {
@@ -30,6 +39,13 @@ impl Process {
     /// `tictac-ingest run`.
     pub fn ingest(server: &RedisServer) -> Self {
         Self::start("tictac-ingest", server, &["run", "--lease-ms", "1500"])
+    }
+
+    /// `tictac-gateway` on a port of this machine, with a checksum after every delta.
+    pub fn gateway(server: &RedisServer, port: u16) -> Self {
+        let listen = format!("127.0.0.1:{port}");
+        let arguments = ["--listen", &listen, "--checksum-ms", "0", "--connects-per-ip", "10000"];
+        Self::start("tictac-gateway", server, &arguments)
     }
 
     /// Ends it by SIGKILL.

@@ -165,6 +165,10 @@ impl Book {
                 self.removed.push((*key, stamp));
             }
         }
+        self.bound_removed();
+    }
+
+    fn bound_removed(&mut self) {
         if self.removed.len() > MAX_REMOVED {
             let forgotten = self.removed.drain(..self.removed.len() - MAX_REMOVED).map(|r| r.1).max();
             self.floor = self.floor.max(forgotten.unwrap_or(0));
@@ -285,6 +289,33 @@ impl Book {
             selection.fields.restamp(stamp);
             for ladder in &mut selection.ladders {
                 ladder.restamp(stamp);
+            }
+        }
+    }
+
+    /// Notes a change of the past that went into this book, after [`Self::restamp`] with where the first of them starts:
+    /// from then on the book answers [`Self::since`] as one that was changed step by step. In the log's order.
+    pub fn touch(&mut self, delta: &Delta, stamp: u64) {
+        for key in &delta.removed {
+            self.removed.retain(|r| r.0 != *key);
+            self.removed.push((*key, stamp));
+        }
+        self.bound_removed();
+        for (field, _) in &delta.fields {
+            self.fields.touch(*field, stamp);
+        }
+        for (key, change) in &delta.selections {
+            let Some(selection) = self.selections.get_mut(key) else { continue };
+            // Its first mention may have been its joining; to say so of one that was there does no harm.
+            let removed = self.removed.iter().find(|r| r.0 == *key).map_or(0, |r| r.1);
+            if selection.joined <= self.floor.max(removed) {
+                selection.joined = stamp;
+            }
+            for (field, _) in &change.fields {
+                selection.fields.touch(*field, stamp);
+            }
+            for (ladder, change) in selection.ladders.iter_mut().zip(&change.ladders) {
+                ladder.touch(change, stamp);
             }
         }
     }

@@ -149,6 +149,29 @@ impl Ladder {
         LadderDelta { replace: false, levels }
     }
 
+    /// Notes that a change of the past went into what is here now: its levels carry its number, those that are not here
+    /// any more leave a tombstone, and what a replacement dropped is unknown.
+    pub(crate) fn touch(&mut self, delta: &LadderDelta, stamp: u64) {
+        for (price, _) in &delta.levels {
+            match self.levels.binary_search_by_key(price, |l| l.price) {
+                Ok(i) => self.levels[i].stamp = stamp,
+                Err(i) => {
+                    self.levels.insert(i, Level { price: *price, size: 0, stamp });
+                    self.tombstones += 1;
+                }
+            }
+        }
+        if delta.replace {
+            self.floor = self.floor.max(stamp);
+        }
+        if !delta.is_empty() {
+            self.top = self.top.max(stamp);
+        }
+        if self.tombstones > MAX_TOMBSTONES || self.levels.len() > MAX_LEVELS {
+            self.forget_tombstones();
+        }
+    }
+
     /// Forgets all tombstones: bases below the newest forgotten one get the whole side from now on.
     pub fn forget_tombstones(&mut self) {
         let newest = self.levels.iter().filter(|l| l.size == 0).map(|l| l.stamp).max();

@@ -99,6 +99,17 @@ impl<F: Field, const N: usize> Cells<F, N> {
         self.cells[field.index()] = Cell { value, stamp };
     }
 
+    /// Log number of a field's last change.
+    #[must_use]
+    pub fn stamp(&self, field: F) -> u64 {
+        self.cells[field.index()].stamp
+    }
+
+    /// Notes the log number of a field's last change.
+    pub(crate) fn touch(&mut self, field: F, stamp: u64) {
+        self.cells[field.index()].stamp = stamp;
+    }
+
     /// All fields that are set, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (F, &Value)> {
         F::ALL.iter().filter_map(|f| self.get(*f).map(|v| (*f, v)))
