@@ -34,8 +34,9 @@ test-browser: ## the board in Chromium
 	cargo build -p tictac-gateway -p tictac-ingest
 	node --test $(WEB)/browser/board.mjs $(WEB)/browser/redis.mjs
 
-bench: ## speed, in absolute figures
+bench: ## speed, in absolute figures, and instruction counts (needs valgrind)
 	cargo run --release -p tictac-ingest --example chain_speed
+	cargo run --release -p tictac-ingest --example chain_speed -- --instructions
 
 soak: ## the simulation for as long as SEEDS says
 	TICTAC_SEEDS=$${SEEDS:-200000} cargo test --release -p tictac-gateway --test simulation

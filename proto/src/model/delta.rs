@@ -11,6 +11,9 @@ use super::fields::{MarketField, SelectionField};
 use super::ladder::Side;
 use super::value::Value;
 
+/// `(price, size)` of a ladder's levels. Six without the heap: on recorded markets few changes have more.
+pub type Levels = SmallVec<[(i64, i64); 6]>;
+
 /// Changed fields, by ascending number; `None` clears.
 pub type FieldChanges<F> = SmallVec<[(F, Option<Value>); 2]>;
 
@@ -42,7 +45,7 @@ pub struct LadderDelta {
     /// Whether `levels` is all that is left, rather than what changed.
     pub replace: bool,
     /// `(price, size)` by ascending price; size 0 deletes.
-    pub levels: SmallVec<[(i64, i64); 4]>,
+    pub levels: Levels,
 }
 
 impl LadderDelta {

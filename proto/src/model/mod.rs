@@ -10,7 +10,7 @@ mod value;
 mod view;
 
 pub use book::{Book, Market, MarketId, Selection, SelectionKey, Since};
-pub use delta::{Delta, FieldChanges, LadderDelta, SelectionDelta};
+pub use delta::{Delta, FieldChanges, LadderDelta, Levels, SelectionDelta};
 pub use fields::{Field, MarketField, MarketStatus, SelectionField, SelectionStatus};
 pub use ladder::{Ladder, Level, Side};
 pub use value::{Cell, Cells, Value};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::book::{Book, Selection, SelectionKey};
-use super::delta::{Delta, LadderDelta, SelectionDelta};
+use super::delta::{Delta, LadderDelta, Levels, SelectionDelta};
 use super::ladder::{Ladder, Side};
 use crate::guard::{Guard, on};
 
@@ -74,7 +74,7 @@ impl View {
     }
 
     pub(super) fn whole_side(self, ladder: &Ladder, depth: usize, best_is_high: bool) -> LadderDelta {
-        let mut levels: SmallVec<[(i64, i64); 4]> = ladder.best_first(best_is_high).take(depth).collect();
+        let mut levels: Levels = ladder.best_first(best_is_high).take(depth).collect();
         if best_is_high {
             levels.reverse();
         }
