@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use tictac_ingest::pacing::Speed;
+use tictac_ingest::settings_file::with_file;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -150,24 +151,7 @@ impl Settings {
         let wrong = |e| SettingsError::Arguments(Box::new(e));
         let first = Self::try_parse_from(&arguments).map_err(wrong)?;
         let Some(path) = &first.config else { return Ok(first) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| SettingsError::File(format!("--config {}: {e}", path.display())))?;
-        let table: toml::Table =
-            text.parse().map_err(|e| SettingsError::File(format!("--config {}: {e}", path.display())))?;
-        // The file's settings become the first arguments, so that later ones override them.
-        let mut all = vec![arguments.first().cloned().unwrap_or_default()];
-        for (key, value) in table {
-            let variable = format!("TICTAC_{}", key.to_uppercase().replace('-', "_"));
-            if std::env::var_os(&variable).is_some() {
-                continue;
-            }
-            let value = match value {
-                toml::Value::String(s) => s,
-                other => other.to_string(),
-            };
-            all.push(format!("--{}={value}", key.replace('_', "-")).into());
-        }
-        all.extend(arguments.into_iter().skip(1));
+        let all = with_file(path, arguments).map_err(SettingsError::File)?;
         Self::try_parse_from(all).map_err(wrong)
     }
 }

@@ -30,6 +30,7 @@ pub mod recording;
 pub mod redis_input;
 pub mod replay;
 pub mod service;
+pub mod settings_file;
 pub mod simulate;
 pub mod simulator;
 #[cfg(feature = "testing")]

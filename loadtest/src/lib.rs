@@ -6,5 +6,6 @@
 pub mod compare;
 pub mod follow;
 pub mod request;
+pub mod settings;
 pub mod stream;
 pub mod websocket;

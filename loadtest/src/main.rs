@@ -4,55 +4,27 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use clap::Parser;
 use tictac_loadtest::compare::compare_with_document;
 use tictac_loadtest::follow::Counts;
+use tictac_loadtest::settings::{Settings, SettingsError};
 use tictac_loadtest::websocket::WsClient;
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::wire::{Codec, Conflate, Down, Resume};
 
-/// Opens WebSocket clients against a gateway, keeps every book by its deltas, checks it by every checksum and digest that
-/// the gateway sends, and compares the final books with GET /v1/markets/{id}. Fails on a wrong book, a gap that was
-/// not declared, or a market that is tradable behind its stop.
-#[derive(Debug, Parser)]
-#[command(
-    name = "tictac-loadtest",
-    version,
-    after_help = "Examples:\n  tictac-loadtest ws://127.0.0.1:8080\n  tictac-loadtest ws://127.0.0.1:8080 --clients 500 --markets 1 --seconds 30"
-)]
-struct Settings {
-    /// The gateway, such as ws://127.0.0.1:8080.
-    #[arg(value_name = "URL")]
-    url: String,
-    /// How many clients.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
-    clients: u32,
-    /// For how long, once all are connected.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    seconds: u64,
-    /// Markets each client follows; 0 takes all.
-    #[arg(long, default_value_t = 5)]
-    markets: usize,
-    /// The view: 1, 3, 10 or all.
-    #[arg(long, default_value = "all", value_parser = |t: &str| View::from_name(t).ok_or("a view is 1, 3, 10 or all"))]
-    view: View,
-    /// raw, auto, 100, 250, 500 or 1000.
-    #[arg(long, default_value = "raw", value_parser = |t: &str| Conflate::from_name(t).ok_or("raw, auto, 100, 250, 500 or 1000"))]
-    conflate: Conflate,
-    /// Connects a second; a gateway allows one address only so many (--connects-per-ip).
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    ramp: u32,
-    /// Speak MessagePack rather than JSON.
-    #[arg(long)]
-    msgpack: bool,
+/// Why nothing was begun, and the code to exit with: 64 for a bad setting.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell where standard error is closed.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 64 } else { 0 })
 }
 
 fn main() -> ExitCode {
-    let settings = match Settings::try_parse() {
+    let settings = match Settings::load(std::env::args_os()) {
         Ok(settings) => settings,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        Err(SettingsError::Arguments(error)) => return refused(&error),
+        Err(SettingsError::File(why)) => {
+            eprintln!("error: {why}");
+            return ExitCode::from(64);
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -130,9 +102,7 @@ async fn discover(address: &str) -> anyhow::Result<Vec<MarketId>> {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<bool> {
-    let Some(address) = settings.url.strip_prefix("ws://").map(|a| a.trim_end_matches('/').to_owned()) else {
-        bail!("{}: give the gateway as ws://host:port", settings.url);
-    };
+    let address = settings.address()?;
     let all = discover(&address).await?;
     let each = if settings.markets == 0 { all.len() } else { settings.markets.min(all.len()) };
     println!("{} markets at {address}; {} clients follow {each} each", all.len(), settings.clients);
