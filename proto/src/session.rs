@@ -3,23 +3,25 @@
 //! cursor. Whatever the transport, it asks [`Session::plan`] for the next bytes and tells [`Session::wrote`] how many
 //! went out.
 
+mod plan;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use plan::Piece;
+
 use crate::checksum::mix;
 use crate::position::Position;
-use crate::run::{Cursor, Pending, Run};
+use crate::run::{Cursor, Run};
 use crate::wire::Conflate;
 
 /// Control frames that may wait. A client that makes more of them without reading is closed.
 pub const MAX_CONTROL: usize = 1_024;
 /// Bytes planned for one write.
 pub const MAX_WRITE: usize = 128 * 1024;
-/// Pieces planned for one write.
-const MAX_PIECES: usize = 64;
 
 /// Finds a run by the number that a subscription holds.
 pub trait Runs {
@@ -77,17 +79,6 @@ pub struct NeedBase {
     pub run: usize,
     /// Where the client stands; `None`: nowhere.
     pub from: Option<Position>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
-    Partial,
-    Stop(usize),
-    Orphan,
-    Heartbeat,
-    Control,
-    Base(usize),
-    Frames(usize),
 }
 
 /// What a session counted.
@@ -373,196 +364,6 @@ impl Session {
         self.later.iter().map(|id| self.subscriptions[*id].due).min()
     }
 
-    /// Decides what goes out next and gives it as slices; empty where there is nothing. `heartbeat` encodes one.
-    pub fn plan<'a>(
-        &'a mut self,
-        runs: &'a (impl Runs + ?Sized),
-        now: i64,
-        heartbeat: impl FnOnce(u64, Option<i64>, u32) -> Bytes,
-    ) -> SmallVec<[&'a [u8]; 8]> {
-        self.plan.clear();
-        let mut size = self.partial.len();
-        if size > 0 {
-            self.plan.push((Piece::Partial, size));
-        }
-        for id in self.stops.iter().take(MAX_PIECES) {
-            let Some(stop) = &self.subscriptions[*id].stop else { continue };
-            self.plan.push((Piece::Stop(*id), stop.len()));
-        }
-        for frame in self.orphans.iter().take(MAX_PIECES) {
-            self.plan.push((Piece::Orphan, frame.len()));
-        }
-        for frame in self.control.iter().take(MAX_PIECES) {
-            size += frame.len();
-            self.plan.push((Piece::Control, frame.len()));
-        }
-        if self.heartbeat_due {
-            // It tells where the client stands with what was written before it.
-            let frame = heartbeat(self.behind(), self.echo, self.digest);
-            self.plan.push((Piece::Heartbeat, frame.len()));
-            self.heartbeat = Some(frame);
-        }
-        if !self.is_paused(now) {
-            self.plan_subscriptions(runs, now, size);
-        }
-        let mut orphans = self.orphans.iter();
-        let mut controls = self.control.iter();
-        let mut slices = SmallVec::new();
-        for (piece, len) in &self.plan {
-            slices.push(match piece {
-                Piece::Partial => &self.partial[..],
-                Piece::Stop(id) => self.subscriptions[*id].stop.as_deref().unwrap_or(&[]),
-                Piece::Orphan => orphans.next().map_or(&[][..], |c| &c[..]),
-                Piece::Heartbeat => self.heartbeat.as_deref().unwrap_or(&[]),
-                Piece::Control => controls.next().map_or(&[][..], |c| &c[..]),
-                Piece::Base(id) => self.subscriptions[*id].base.as_ref().map_or(&[][..], |b| &b.frame[..]),
-                Piece::Frames(id) => {
-                    let subscription = &self.subscriptions[*id];
-                    subscription.cursor.map_or(&[][..], |c| runs.run(subscription.run).bytes(c, *len))
-                }
-            });
-        }
-        slices
-    }
-
-    fn plan_subscriptions(&mut self, runs: &(impl Runs + ?Sized), now: i64, mut size: usize) {
-        // Those whose interval has ended, or that have something that must not wait, join the others.
-        let subscriptions = &self.subscriptions;
-        let ready = |id: &usize| {
-            let s = &subscriptions[*id];
-            s.due <= now || s.base.is_some() || s.cursor.is_some_and(|c| runs.run(s.run).is_urgent(c))
-        };
-        let dirty = &mut self.dirty;
-        self.later.retain(|id| {
-            let ready = ready(id);
-            if ready {
-                dirty.push_back(*id);
-            }
-            !ready
-        });
-        for _ in 0..self.dirty.len() {
-            if size >= MAX_WRITE || self.plan.len() >= MAX_PIECES {
-                break;
-            }
-            let Some(id) = self.dirty.pop_front() else { break };
-            let s = &mut self.subscriptions[id];
-            if let Some(base) = &s.base {
-                size += base.frame.len();
-                self.plan.push((Piece::Base(id), base.frame.len()));
-                self.dirty.push_back(id);
-                continue;
-            }
-            let run = runs.run(s.run);
-            let Some(cursor) = s.cursor.filter(|_| !s.awaiting) else {
-                s.queued = false;
-                continue;
-            };
-            let pending = run.pending(cursor);
-            let waits = matches!(s.conflate, Conflate::Every(_)) && s.due > now && !run.is_urgent(cursor);
-            match pending {
-                Pending::None => s.queued = false,
-                Pending::Frames(_) if waits => self.later.push(id),
-                Pending::Frames(n) if n == 1 || s.conflate == Conflate::Raw => {
-                    let len = run.bytes(cursor, MAX_WRITE - size.min(MAX_WRITE)).len();
-                    size += len;
-                    self.plan.push((Piece::Frames(id), len));
-                    self.dirty.push_back(id);
-                }
-                Pending::Frames(_) | Pending::Lapsed => {
-                    if let Pending::Frames(n) = pending {
-                        self.counters.merged += n - 1;
-                    } else {
-                        self.counters.lapsed += 1;
-                    }
-                    s.awaiting = true;
-                    s.awaits_delta = true;
-                    s.queued = false;
-                    self.needs.push(NeedBase { subscription: id, run: s.run, from: s.at });
-                }
-            }
-        }
-    }
-
-    /// `written` bytes of the last plan went out. What was not begun stays as it was and is planned anew, from then
-    /// newer state.
-    pub fn wrote(&mut self, runs: &(impl Runs + ?Sized), mut written: usize, now: i64) {
-        self.counters.bytes += written as u64;
-        let plan = std::mem::take(&mut self.plan);
-        for (piece, len) in &plan {
-            if written == 0 {
-                break;
-            }
-            let took = written.min(*len);
-            written -= took;
-            match *piece {
-                Piece::Partial => self.partial = self.partial.slice(took..),
-                Piece::Stop(id) => {
-                    self.stops.retain(|s| *s != id);
-                    if let Some(stop) = self.subscriptions[id].stop.take() {
-                        self.keep_rest(&stop, took);
-                    }
-                }
-                Piece::Heartbeat => {
-                    self.heartbeat_due = false;
-                    self.echo = None;
-                    if let Some(frame) = self.heartbeat.take() {
-                        self.keep_rest(&frame, took);
-                    }
-                }
-                Piece::Orphan => {
-                    if let Some(frame) = self.orphans.pop_front() {
-                        self.keep_rest(&frame, took);
-                    }
-                }
-                Piece::Control => {
-                    if let Some(frame) = self.control.pop_front() {
-                        self.keep_rest(&frame, took);
-                    }
-                }
-                Piece::Base(id) => {
-                    let s = &mut self.subscriptions[id];
-                    if let Some(base) = s.base.take() {
-                        s.due = next_due(s.conflate, now);
-                        advance(&mut self.digest, s, base.at);
-                        self.keep_rest(&base.frame, took);
-                    }
-                }
-                Piece::Frames(id) => {
-                    let s = &mut self.subscriptions[id];
-                    let run = runs.run(s.run);
-                    if let (Some(cursor), Some(at)) = (s.cursor, s.at) {
-                        let (cursor, seq, rest) = run.advance(cursor, took);
-                        s.cursor = Some(cursor);
-                        s.due = next_due(s.conflate, now);
-                        self.partial = Bytes::copy_from_slice(rest);
-                        // A client may stand ahead of its gateway: it drops what it has, and does not go back.
-                        advance(&mut self.digest, s, Position::new(at.epoch, seq.max(at.seq)));
-                    }
-                }
-            }
-        }
-        // The plan's buffer is kept for the next one.
-        self.plan = plan;
-        self.plan.clear();
-        self.forget_served(runs);
-    }
-
-    fn keep_rest(&mut self, frame: &Bytes, took: usize) {
-        self.partial = frame.slice(took..);
-    }
-
-    /// Takes subscriptions that have nothing more before them out of the dirty list.
-    fn forget_served(&mut self, runs: &(impl Runs + ?Sized)) {
-        let subscriptions = &mut self.subscriptions;
-        self.dirty.retain(|id| {
-            let s = &mut subscriptions[*id];
-            let served =
-                s.base.is_none() && s.cursor.is_some_and(|c| runs.run(s.run).pending(c) == Pending::None);
-            s.queued = !served;
-            !served
-        });
-    }
-
     /// Bytes of a frame that was begun: they go out before anything else.
     #[must_use]
     pub fn unfinished(&self) -> usize {
@@ -578,13 +379,6 @@ impl Session {
             || !self.control.is_empty()
             || self.heartbeat_due
             || !self.dirty.is_empty()
-    }
-}
-
-fn next_due(conflate: Conflate, now: i64) -> i64 {
-    match conflate {
-        Conflate::Every(ms) => now + i64::from(ms),
-        _ => i64::MIN,
     }
 }
 
