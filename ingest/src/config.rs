@@ -116,7 +116,7 @@ pub struct Common {
     /// How long a closed or settled market stays. [default: 600]
     #[arg(long, global = true, env = "TICTAC_GONE_AFTER_S", value_name = "S")]
     pub gone_after_s: Option<u32>,
-    /// How long an owner that says nothing keeps its shards. [default: 3000]
+    /// How long an owner that says nothing keeps its shards. [default: 1500]
     #[arg(long, global = true, env = "TICTAC_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u32>,
     /// Most entries of a shard's log. [default: 65536]
@@ -182,7 +182,7 @@ impl Common {
         if !(100..=600_000).contains(&stale_after) {
             return Err(bad("stale-after-ms", stale_after, "from 100 to 600000 (10 minutes)"));
         }
-        let lease = self.lease_ms.or(file.lease_ms).unwrap_or(3_000);
+        let lease = self.lease_ms.or(file.lease_ms).unwrap_or(1_500);
         if !(1_500..=60_000).contains(&lease) {
             let why = "from 1500 (it is renewed every 500 ms) to 60000; the longer, the later another one takes over";
             return Err(bad("lease-ms", lease, why));

@@ -5,42 +5,16 @@
 
 mod support;
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use support::chain::gateway;
 use support::process::Process;
 use support::source::Source;
-use support::watched::Watched;
+use support::watched::{Watched, clients, documents_agree, play};
 use tictac_ingest::testing::RedisServer;
-use tictac_loadtest::request::get;
 use tictac_proto::model::View;
-use tictac_proto::wire::{Codec, FeedState};
+use tictac_proto::wire::FeedState;
 use tokio_util::sync::CancellationToken;
-
-async fn clients(address: &str) -> [Watched; 3] {
-    [
-        Watched::websocket(address, Codec::Json).await,
-        Watched::websocket(address, Codec::Msgpack).await,
-        Watched::stream(address).await,
-    ]
-}
-
-/// Lets so much happen, until everybody has it.
-async fn play(source: &mut Source, clients: &mut [Watched; 3], steps: u32) {
-    let (goal, done) = (OnceLock::new(), CancellationToken::new());
-    let [a, b, c] = clients;
-    let tell = async {
-        source.play(steps).await;
-        goal.set(source.truth()).unwrap();
-        source.attend(&done).await;
-    };
-    let hear = async {
-        tokio::join!(a.until_true(&goal), b.until_true(&goal), c.until_true(&goal));
-        done.cancel();
-    };
-    tokio::join!(tell, hear);
-}
 
 /// Until nobody trades anything, with a source that goes on.
 async fn until_untradable(source: &mut Source, clients: &mut [Watched; 3]) {
@@ -52,16 +26,6 @@ async fn until_untradable(source: &mut Source, clients: &mut [Watched; 3]) {
         done.cancel();
     };
     tokio::join!(source.attend(&done), hear);
-}
-
-/// Every document is what the clients have.
-async fn documents_agree(address: &str, client: &Watched) {
-    for ((id, view), market) in client.followed().markets() {
-        let Some(book) = market.book() else { continue };
-        let document = get(address, &format!("/v1/markets/{id}"), &[]).await.unwrap();
-        assert_eq!(document.status, 200, "{id}: {}", document.body);
-        tictac_loadtest::compare::compare(&document.json().unwrap(), book, *view).unwrap();
-    }
 }
 
 fn report(name: &str, clients: &[Watched; 3], source: &Source, since: Instant) {

@@ -7,13 +7,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use tictac_proto::limits::MAX_ID;
-use tictac_proto::model::View;
+use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Resume, Scope, Subscribe};
 use tokio::sync::mpsc;
 
 /// Largest id of an event, bytes. Shards beyond it come back with snapshots.
 const MAX_TOKEN: usize = 2048;
+/// Largest cursor that a client may bring, bytes: it may name markets.
+const MAX_CURSOR: usize = 8192;
 /// Most `market=` of one request.
 const MAX_MARKETS: usize = 200;
 
@@ -127,16 +129,38 @@ pub fn token(positions: &[(u16, Position)]) -> String {
     token
 }
 
+/// A cursor of a client that comes from another transport and knows where each market stands: `1:` and for each market
+/// `market!epoch!n`, numbers in base 36; what the id has of `%`, `,` and `!` is percent-encoded.
+#[must_use]
+pub fn market_cursor(positions: &[(MarketId, Position)]) -> String {
+    let part = |(market, at): &(MarketId, Position)| {
+        let market = market.replace('%', "%25").replace(',', "%2C").replace('!', "%21");
+        format!("{market}!{}!{}", base36(at.epoch), base36(at.seq))
+    };
+    format!("1:{}", positions.iter().map(part).collect::<Vec<_>>().join(","))
+}
+
 /// Reads an id leniently: whatever does not parse is as if it were not there, and its markets start with snapshots.
 #[must_use]
 pub fn resume_from(token: Option<&str>) -> Resume {
     let mut resume = Resume::default();
-    let Some(parts) = token.filter(|t| t.len() <= MAX_TOKEN).and_then(|t| t.trim().strip_prefix("1:")) else {
+    let Some(parts) = token.filter(|t| t.len() <= MAX_CURSOR).and_then(|t| t.trim().strip_prefix("1:"))
+    else {
         return resume;
     };
+    let number = |digits: &str| u64::from_str_radix(digits, 36).ok();
     for part in parts.split(',') {
-        let mut numbers = part.split('.').map(|n| u64::from_str_radix(n, 36));
-        if let (Some(Ok(shard)), Some(Ok(epoch)), Some(Ok(n)), None) =
+        if let Some((market, at)) = part.split_once('!') {
+            let at =
+                at.split_once('!').and_then(|(epoch, n)| Some(Position::new(number(epoch)?, number(n)?)));
+            let market = decoded(market, false);
+            if let Some(at) = at.filter(|_| (1..=MAX_ID).contains(&market.len())) {
+                resume.markets.push((market.as_str().into(), at));
+            }
+            continue;
+        }
+        let mut numbers = part.split('.').map(number);
+        if let (Some(Some(shard)), Some(Some(epoch)), Some(Some(n)), None) =
             (numbers.next(), numbers.next(), numbers.next(), numbers.next())
             && let Ok(shard) = u16::try_from(shard)
         {
@@ -196,6 +220,18 @@ mod tests {
         let token = token(&many);
         assert!(token.len() <= MAX_TOKEN);
         assert!(resume_from(Some(&token)).shards.len() > 50);
+    }
+
+    #[test]
+    fn a_cursor_may_name_markets() {
+        let positions: Vec<(MarketId, Position)> =
+            vec![("1.234".into(), Position::new(1 << 52, 7)), ("a,b!50%".into(), Position::new(3, 1 << 40))];
+        let resume = resume_from(Some(&market_cursor(&positions)));
+        assert_eq!((resume.markets.to_vec(), resume.shards.len()), (positions, 0));
+        let lenient = resume_from(Some("1:0.1.2,m!x!-,!1!1,m!1!z"));
+        assert_eq!(lenient.markets.to_vec(), [("m".into(), Position::new(1, 35))]);
+        assert_eq!(lenient.shards.to_vec(), [(0, Position::new(1, 2))]);
+        assert!(resume_from(Some(&format!("1:{}", "m!1!1,".repeat(2000)))).is_empty(), "too long");
     }
 
     #[test]

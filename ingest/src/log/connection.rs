@@ -35,13 +35,13 @@ pub struct RedisSettings {
 }
 
 impl RedisSettings {
-    /// The defaults: prefix `odds`, lease 3 s, deadline 2 s, 65,536 entries.
+    /// The defaults: prefix `odds`, lease 1.5 s, deadline 2 s, 65,536 entries.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             prefix: "odds".into(),
-            lease: Duration::from_secs(3),
+            lease: Duration::from_millis(1_500),
             deadline: Duration::from_secs(2),
             entries: 65_536,
         }

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 
+use tempfile::NamedTempFile;
 use tictac_ingest::testing::RedisServer;
 
 use super::SHARDS;
 
 /// A running program; killed when dropped.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    log: NamedTempFile,
+}
 
 /// A binary of the workspace, built from what is there now: beside this test may lie an old one.
 fn binary(name: &str) -> PathBuf {
@@ -32,13 +36,15 @@ impl Process {
         let mut command = Command::new(binary(name));
         command.args(arguments);
         command.args(["--redis", &server.url(), "--admin", "127.0.0.1:0", "--shards", &SHARDS.to_string()]);
-        let spawned = command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Self(spawned.unwrap_or_else(|error| panic!("{name}: {error}")))
+        let log = NamedTempFile::new().unwrap();
+        command.env("TICTAC_LOG_FILTER", "info").stderr(log.reopen().unwrap());
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self { child: spawned.unwrap_or_else(|error| panic!("{name}: {error}")), log }
     }
 
     /// `tictac-ingest run`.
     pub fn ingest(server: &RedisServer) -> Self {
-        Self::start("tictac-ingest", server, &["run", "--lease-ms", "1500"])
+        Self::start("tictac-ingest", server, &["run"])
     }
 
     /// `tictac-gateway` on a port of this machine, with a checksum after every delta.
@@ -48,11 +54,22 @@ impl Process {
         Self::start("tictac-gateway", server, &arguments)
     }
 
+    /// Whether it has logged this.
+    pub fn said(&self, what: &str) -> bool {
+        std::fs::read_to_string(self.log.path()).unwrap().contains(what)
+    }
+
+    /// Sends it a signal by name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success(), "kill -{name}");
+    }
+
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
         // Both fail only for a process that has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

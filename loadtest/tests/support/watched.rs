@@ -6,13 +6,16 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tictac_loadtest::follow::Followed;
+use tictac_loadtest::request::get;
 use tictac_loadtest::stream::SseClient;
 use tictac_loadtest::websocket::WsClient;
 use tictac_proto::model::{MarketId, MarketStatus, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Codec, Conflate, FeedState, Resume, Scope};
 
-use super::source::Truth;
+use tokio_util::sync::CancellationToken;
+
+use super::source::{Source, Truth};
 
 /// Longest that anything may take on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -121,4 +124,39 @@ fn differs(followed: &Followed, truth: &Truth) -> Option<String> {
         let open = truth.status() == MarketStatus::Open;
         (market.tradable_market() != open).then(|| format!("{id}: open {open}, but not as tradable"))
     })
+}
+
+/// One of each kind.
+pub async fn clients(address: &str) -> [Watched; 3] {
+    [
+        Watched::websocket(address, Codec::Json).await,
+        Watched::websocket(address, Codec::Msgpack).await,
+        Watched::stream(address).await,
+    ]
+}
+
+/// Lets so much happen, until everybody has it.
+pub async fn play(source: &mut Source, clients: &mut [Watched; 3], steps: u32) {
+    let (goal, done) = (OnceLock::new(), CancellationToken::new());
+    let [a, b, c] = clients;
+    let tell = async {
+        source.play(steps).await;
+        goal.set(source.truth()).unwrap();
+        source.attend(&done).await;
+    };
+    let hear = async {
+        tokio::join!(a.until_true(&goal), b.until_true(&goal), c.until_true(&goal));
+        done.cancel();
+    };
+    tokio::join!(tell, hear);
+}
+
+/// Every document is what the clients have.
+pub async fn documents_agree(address: &str, client: &Watched) {
+    for ((id, view), market) in client.followed().markets() {
+        let Some(book) = market.book() else { continue };
+        let document = get(address, &format!("/v1/markets/{id}"), &[]).await.unwrap();
+        assert_eq!(document.status, 200, "{id}: {}", document.body);
+        tictac_loadtest::compare::compare(&document.json().unwrap(), book, *view).unwrap();
+    }
 }
