@@ -228,6 +228,11 @@ mod tests {
             vec![("1.234".into(), Position::new(1 << 52, 7)), ("a,b!50%".into(), Position::new(3, 1 << 40))];
         let resume = resume_from(Some(&market_cursor(&positions)));
         assert_eq!((resume.markets.to_vec(), resume.shards.len()), (positions, 0));
+        // As the browser's module writes it.
+        let resume = resume_from(Some("1:1.234!18ce53un18g!7,a%2cb%2150%25!3!z"));
+        let positions: Vec<(MarketId, Position)> =
+            vec![("1.234".into(), Position::new(1 << 52, 7)), ("a,b!50%".into(), Position::new(3, 35))];
+        assert_eq!(resume.markets.to_vec(), positions);
         let lenient = resume_from(Some("1:0.1.2,m!x!-,!1!1,m!1!z"));
         assert_eq!(lenient.markets.to_vec(), [("m".into(), Position::new(1, 35))]);
         assert_eq!(lenient.shards.to_vec(), [(0, Position::new(1, 2))]);

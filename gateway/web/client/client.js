@@ -277,13 +277,14 @@ export class OddsClient {
   #streams() {
     const views = new Map();
     const stream = (view) => {
-      if (!views.has(view)) views.set(view, { query: new URLSearchParams(), whole: true });
+      if (!views.has(view)) views.set(view, { query: new URLSearchParams(), whole: true, held: [] });
       return views.get(view);
     };
     for (const channel of this.#channels.values()) {
       const { query } = stream(channel.view);
       if (!channel.scope) query.append('market', channel.market);
       if (!channel.follower.book || channel.follower.gap) stream(channel.view).whole = false;
+      else if (channel.follower.position) stream(channel.view).held.push([channel.market, channel.follower.position]);
     }
     for (const scope of this.#scopes) {
       scope.sent = true;

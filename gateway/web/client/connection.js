@@ -18,7 +18,8 @@ import { json, openEventStream, openWebSocket } from './transport.js';
  * @property {(event: {state: State, prev: State}) => void} state
  * @property {(time: number) => void} pinged
  * @property {() => void} tick about twice a heartbeat
- * @property {() => Map<number, {query: URLSearchParams, whole: boolean}>} streams by view, for a one-way transport
+ * @property {() => Map<number, {query: URLSearchParams, whole: boolean, held: [string, [number, number]][]}>} streams by view, for a one-way
+ *   transport: what it asks for, whether every market is held in step, and where those stand
  * @property {(view: number, positions: Map<number, [number, number]>) => void} seenUpTo what a stream comes back with
  */
 
@@ -29,8 +30,22 @@ export function positionsIn(id) {
   return new Map(numbers.filter((n) => n.length === 3 && n.every(Number.isSafeInteger)).map(([s, e, n]) => [s, [e, n]]));
 }
 
+/** Where each market stands, for a stream that takes over from another transport; what does not fit starts with a snapshot.
+ * @param {[string, [number, number]][]} held */
+export function cursorOf(held) {
+  let cursor = '1:';
+  for (const [market, at] of held) {
+    const part = [market.replace(/[%,!]/g, (c) => `%${c.charCodeAt(0).toString(16)}`), ...at.map((n) => n.toString(36))].join('!');
+    if (cursor.length + part.length >= MAX_CURSOR) break;
+    cursor += cursor.length > 2 ? `,${part}` : part;
+  }
+  return cursor;
+}
+
 /** Closes after which trying again is useless (PROTOCOL.md §7). */
 const NEVER = new Set([4400, 4403, 4409, 4413]);
+/** An address should stay below what proxies take. */
+const MAX_CURSOR = 4000;
 const OPEN_MS = 5000;
 const PROBE_MS = 2000;
 const STEADY_MS = 5000;
@@ -206,11 +221,13 @@ export class Connection {
   /** One stream for each view that is wanted: a stream's address is its subscription. */
   #openStreams() {
     if (!this.live) void this.#askTime();
-    for (const [view, { query, whole }] of this.#owner.streams()) {
+    for (const [view, { query, whole, held }] of this.#owner.streams()) {
       const address = String(query);
       if (whole && this.#cursors.has(address)) {
         query.set('cursor', this.#cursors.get(address));
         this.#owner.seenUpTo(view, positionsIn(this.#cursors.get(address)));
+      } else if (held.length) {
+        query.set('cursor', cursorOf(held));
       }
       const link = openEventStream(this.env, this.#url, query, this.#sink(view));
       this.#links.push(Object.assign(link, { query: address }));

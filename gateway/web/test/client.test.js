@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { OddsClient } from '../client/client.js';
 import { checksum } from '../client/checksum.js';
+import { cursorOf } from '../client/connection.js';
 import { Gateway, Market, Time, seeded } from './model.js';
 
 function setup({ seed = 1, markets = ['m1'], ...options } = {}) {
@@ -262,7 +263,10 @@ test('where WebSocket fails twice before the first message, an event stream take
   assert.equal(streams[1].url, 'http://gateway/v1/sse?catalogue=1&market=m1&view=3&cursor=cursor-2');
   s.client.market('m2', { view: 3 });
   await s.time.pass(50);
-  assert.equal(streams[2].url, 'http://gateway/v1/sse?catalogue=1&market=m1&market=m2&view=3', 'other markets, from snapshots');
+  const { e, s: n } = s.market.snap(3);
+  const held = encodeURIComponent(cursorOf([['m1', [e, n]]])).replace('!', '%21').replace('!', '%21');
+  const other = `http://gateway/v1/sse?catalogue=1&market=m1&market=m2&view=3&cursor=${held}`;
+  assert.equal(streams[2].url, other, 'the one that is held goes on, the other one starts with a snapshot');
 });
 
 test('the msgpack codec is chosen by its subprotocol', async () => {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { positionsIn } from '../client/connection.js';
+import { cursorOf, positionsIn } from '../client/connection.js';
 import { Follower } from '../client/follower.js';
 
 test('an id holds a position for each shard; what does not parse is passed over', () => {
@@ -21,4 +21,10 @@ test('a quiet market stands where its shard was seen to, so that the next delta 
   assert.equal(follower.receive({ t: 'delta', m: '1.1', w: 0, e: 5, p: 20, s: 25, d: { in_play: true } }), 'applied');
   follower.seenUpTo([5, 12]);
   assert.deepEqual(follower.position, [5, 25], 'it never goes back');
+});
+
+test('a cursor names each market where it stands, as the gateway reads it', () => {
+  assert.equal(cursorOf([['1.234', [4503599627370496, 7]], ['a,b!50%', [3, 35]]]), '1:1.234!18ce53un18g!7,a%2cb%2150%25!3!z');
+  const many = Array.from({ length: 1000 }, (_, i) => [`1.${i}`, [1, 1]]);
+  assert.ok(cursorOf(many).length <= 4000, 'an address has an end');
 });
