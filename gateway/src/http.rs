@@ -64,14 +64,20 @@ pub fn routes(
         let body = json!({"now": state.clock.now().wall}).to_string();
         json_reply(StatusCode::OK, body.into(), "no-store")
     });
-    let markets = warp::path!("v1" / "markets").and(warp::get()).and(with.clone()).and(query).then(list);
+    let markets = warp::path!("v1" / "markets")
+        .and(warp::get())
+        .and(with.clone())
+        .and(query)
+        .and(warp::ext::optional::<Peer>())
+        .then(list);
     let market = warp::path!("v1" / "markets" / String)
         .and(warp::get())
         .and(with)
         .and(query)
         .and(warp::header::headers_cloned())
-        .then(|id: String, state: HttpState, query: String, headers: HeaderMap| {
-            document(state, id, query, headers)
+        .and(warp::ext::optional::<Peer>())
+        .then(|id: String, state: HttpState, query: String, headers: HeaderMap, peer: Option<Peer>| {
+            document(state, id, query, headers, peer)
         });
     let page = warp::get()
         .and(warp::path::full())
@@ -218,7 +224,16 @@ fn refused(code: ErrorCode, why: &str, retry: Option<u64>) -> Reply2 {
     problem(status, code.name(), why, retry)
 }
 
-async fn list(state: HttpState, query: String) -> Reply2 {
+/// The answer to an address that asks too often.
+fn too_often(state: &HttpState, peer: Option<&Peer>) -> Option<Reply2> {
+    let refusal = state.limits.request(peer?.address).err()?;
+    Some(refused(ErrorCode::RateLimited, refusal.why, Some(refusal.retry)))
+}
+
+async fn list(state: HttpState, query: String, peer: Option<Peer>) -> Reply2 {
+    if let Some(refused) = too_often(&state, peer.as_ref()) {
+        return refused;
+    }
     let mut filter = MarketFilter { limit: 100, ..MarketFilter::default() };
     for (name, value) in form_pairs(&query) {
         let wrong = |what: &str| {
@@ -251,7 +266,16 @@ async fn list(state: HttpState, query: String) -> Reply2 {
     }
 }
 
-async fn document(state: HttpState, id: String, query: String, headers: HeaderMap) -> Reply2 {
+async fn document(
+    state: HttpState,
+    id: String,
+    query: String,
+    headers: HeaderMap,
+    peer: Option<Peer>,
+) -> Reply2 {
+    if let Some(refused) = too_often(&state, peer.as_ref()) {
+        return refused;
+    }
     let mut view = View::All;
     for (name, value) in form_pairs(&query) {
         if name == "view" {

@@ -19,6 +19,7 @@ const MAX_KEYS: usize = 200_000;
 #[derive(Debug)]
 pub struct Limits {
     connects: DefaultKeyedRateLimiter<IpAddr>,
+    requests: DefaultKeyedRateLimiter<IpAddr>,
     markets: DefaultKeyedRateLimiter<MarketId>,
     open: AtomicUsize,
     max_open: usize,
@@ -69,6 +70,7 @@ impl Limits {
     pub fn new(settings: &Settings, metrics: Metrics) -> Arc<Self> {
         Arc::new(Self {
             connects: RateLimiter::keyed(quota(settings.connects_per_ip)),
+            requests: RateLimiter::keyed(quota(settings.requests_per_ip)),
             markets: RateLimiter::keyed(quota(settings.snapshots_per_market)),
             open: AtomicUsize::new(0),
             max_open: settings.max_connections,
@@ -90,6 +92,18 @@ impl Limits {
             return Err(self.refuse("max_connections", "the gateway is full", 5_000));
         }
         Ok(Place(self.clone()))
+    }
+
+    /// Whether one more question of this address may go to the feed.
+    ///
+    /// # Errors
+    /// If it asks too often.
+    pub fn request(&self, address: IpAddr) -> Result<(), Refusal> {
+        let key = address_key(address);
+        if self.requests.len() < MAX_KEYS && self.requests.check_key(&key).is_err() {
+            return Err(self.refuse("requests_per_ip", "too many requests from this address", 1_000));
+        }
+        Ok(())
     }
 
     /// Whether one more snapshot of a market may be made.
@@ -117,6 +131,8 @@ impl Limits {
     pub fn sweep(&self) {
         self.connects.retain_recent();
         self.connects.shrink_to_fit();
+        self.requests.retain_recent();
+        self.requests.shrink_to_fit();
         self.markets.retain_recent();
         self.markets.shrink_to_fit();
     }
@@ -194,6 +210,17 @@ mod tests {
         assert_eq!(limits.connect(address).unwrap_err().limit, "max_connections");
         drop(first);
         assert!(limits.connect(address).is_ok());
+    }
+
+    #[test]
+    fn one_address_may_not_ask_without_end_and_others_do_not_care() {
+        let settings = Settings::parse_from(["t", "--requests-per-ip", "5"]);
+        let limits = Limits::new(&settings, Metrics::new());
+        let address = "192.0.2.1".parse().unwrap();
+        let taken = (0..100).filter(|_| limits.request(address).is_ok()).count();
+        assert!((5..20).contains(&taken), "{taken} requests were taken");
+        assert_eq!(limits.request(address).unwrap_err().limit, "requests_per_ip");
+        assert!(limits.request("192.0.2.2".parse().unwrap()).is_ok());
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub struct Settings {
     /// Connects a second from one address (IPv6: from one /64).
     #[arg(long, env = "TICTAC_CONNECTS_PER_IP", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     pub connects_per_ip: u32,
+    /// Questions a second (GET /v1/markets…) from one address (IPv6: from one /64).
+    #[arg(long, env = "TICTAC_REQUESTS_PER_IP", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub requests_per_ip: u32,
     /// Messages a second from one client.
     #[arg(long, env = "TICTAC_MESSAGES", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     pub messages: u32,

@@ -78,15 +78,6 @@ impl Bases {
         }
     }
 
-    pub(super) fn forget_session(&mut self, session: SessionId) {
-        self.oks.retain(|key, _| key.1 != session);
-        for waiting in self.waiting.values_mut() {
-            for (_, waiters) in waiting.iter_mut() {
-                waiters.retain(|w| w.session != session);
-            }
-        }
-    }
-
     pub(super) fn forget_run(&mut self, run: RunId) {
         self.waiting.remove(&run);
         self.oks.retain(|key, _| key.0 != run);

@@ -55,6 +55,8 @@ struct Local {
 struct Held {
     subscription: usize,
     run: RunId,
+    /// Its place among the run's readers.
+    reader: usize,
     /// Whether it was asked for by name.
     direct: bool,
     /// The scopes that hold it.
@@ -187,13 +189,17 @@ impl Core {
         let mut all: Vec<Held> = client.held.into_values().collect();
         all.sort_unstable_by_key(|h| h.run);
         for held in all {
-            self.release(held.run, id, held.subscription);
+            self.release(id, &held);
         }
-        for waiting in self.opening.values_mut() {
-            waiting.retain(|o| o.session != id);
+        let named = client.opening.into_iter().map(|(market, view)| Subject::Market(market, view));
+        for subject in named.chain([Subject::Catalogue]) {
+            if let Some(waiting) = self.opening.get_mut(&RunKey { subject, wire: client.wire }) {
+                waiting.retain(|o| o.session != id);
+            }
         }
-        self.bases.forget_session(id);
-        self.dirty.retain(|d| *d != id);
+        for held in &client.scopes {
+            self.scopes.unfollow(held.scope(), id);
+        }
     }
 
     /// A connection.
@@ -407,18 +413,19 @@ impl Core {
         }
         let from = named.as_ref().and_then(|(market, _)| opening.from.of(market, local.shard));
         let subscription = client.session.subscribe(run, digest, opening.conflate, from);
+        let reader = local.readers.len();
         local.readers.push((opening.session, subscription));
         match named {
             Some(named) => {
                 client.opening.remove(&named);
-                let mut held = Held { subscription, run, direct: false, scopes: SmallVec::new() };
+                let mut held = Held { subscription, run, reader, direct: false, scopes: SmallVec::new() };
                 held.hold(opening.scope);
                 client.held.insert(named, held);
                 self.bases.ok_for(run, opening.session, subscription, opening.id, opening.conflate);
             }
             None => {
-                let held = Held { subscription, run, direct: true, scopes: SmallVec::new() };
-                client.held.insert(("".into(), View::All), held);
+                let held = Held { subscription, run, reader, direct: true, scopes: SmallVec::new() };
+                client.held.insert(local.key.name(), held);
             }
         }
         self.dirty.push(opening.session);
@@ -460,20 +467,25 @@ impl Core {
         }
         if let Some(held) = client.held.remove(&name) {
             client.session.unsubscribe(held.subscription);
-            self.release(held.run, id, held.subscription);
+            self.release(id, &held);
         }
     }
 
-    fn release(&mut self, run: RunId, session: SessionId, subscription: usize) {
-        self.bases.forget(run, session, subscription);
+    /// A session reads a run no more. The last reader takes its place.
+    fn release(&mut self, session: SessionId, held: &Held) {
+        let run = held.run;
+        self.bases.forget(run, session, held.subscription);
         let Some(local) = self.locals.get_mut(&run) else { return };
-        local.readers.retain(|r| *r != (session, subscription));
-        if local.readers.is_empty()
-            && let Some(local) = self.locals.remove(&run)
+        debug_assert_eq!(local.readers.get(held.reader), Some(&(session, held.subscription)));
+        local.readers.swap_remove(held.reader);
+        if let Some((moved, _)) = local.readers.get(held.reader)
+            && let Some(other) = self.clients.get_mut(*moved).and_then(|c| c.held.get_mut(&local.key.name()))
         {
-            self.runs.remove(&local.key);
+            other.reader = held.reader;
+        }
+        if local.readers.is_empty() {
             self.bases.forget_run(run);
-            self.to_hub.push(ToHub::Close { core: self.number, run });
+            self.close_local(run);
         }
     }
 

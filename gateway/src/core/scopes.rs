@@ -10,6 +10,8 @@ use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, ErrorCode, FeedState, How, Problem, Resume, Scope, Subscribed};
 
 use super::{Core, SessionId, Start};
+use crate::hub::{RunKey, Subject};
+use crate::wires::Wire;
 
 /// Which market belongs to which event and sport.
 #[derive(Debug, Default)]
@@ -17,6 +19,8 @@ pub(super) struct Scopes {
     markets: HashMap<MarketId, (Arc<str>, Arc<str>), RandomState>,
     /// Where the catalogue stood when each market came.
     since: HashMap<MarketId, Position, RandomState>,
+    /// Who follows each scope, in how many views.
+    followers: HashMap<Scope, HashMap<SessionId, u8, RandomState>, RandomState>,
     shards: u16,
 }
 
@@ -33,6 +37,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// The scope.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Where a market starts that comes into the scope. A position of its shard says something of it only if the client
     /// had it: if it was in the catalogue when the client's positions were taken.
     fn from(&mut self, market: &MarketId, shard: u16, since: Position) -> Option<Position> {
@@ -57,6 +66,23 @@ impl Scopes {
     /// Where the catalogue stood when a market came.
     fn since(&self, market: &str) -> Position {
         self.since.get(market).copied().unwrap_or(Position::new(u64::MAX, 0))
+    }
+
+    fn follow(&mut self, scope: &Scope, session: SessionId) {
+        *self.followers.entry(scope.clone()).or_default().entry(session).or_default() += 1;
+    }
+
+    /// A session follows a scope in one view less.
+    pub(super) fn unfollow(&mut self, scope: &Scope, session: SessionId) {
+        let Some(followers) = self.followers.get_mut(scope) else { return };
+        let Some(views) = followers.get_mut(&session) else { return };
+        *views -= 1;
+        if *views == 0 {
+            followers.remove(&session);
+        }
+        if followers.is_empty() {
+            self.followers.remove(scope);
+        }
     }
 
     pub(super) fn left(&mut self, market: &str) {
@@ -132,6 +158,7 @@ impl Core {
             let from = Start::At(held.from(&market, shard, self.scopes.since(&market)));
             self.subscribe_market(id, market, view, request, conflate, from, Some(scope.clone()));
         }
+        self.scopes.follow(&held.scope, id);
         if let Some(client) = self.clients.get_mut(id) {
             client.scopes.push(held);
         }
@@ -144,6 +171,7 @@ impl Core {
         if client.scopes.len() == before {
             return;
         }
+        self.scopes.unfollow(scope, id);
         // Asked of what the session holds: the catalogue may already have lost a market that is still followed.
         let holds = |held: &super::Held| held.scopes.contains(scope);
         let followed = client.held.iter().filter(|(_, held)| holds(held)).map(|(name, _)| name);
@@ -158,6 +186,23 @@ impl Core {
         }
     }
 
+    /// Who may have to enter or leave a market: followers of where it is, and whoever reads or opens it, be it by a scope
+    /// that it was in before.
+    fn concerned(&self, market: &MarketId, (event, sport): &(Arc<str>, Arc<str>)) -> Vec<SessionId> {
+        let scopes = [Scope::Event(event.clone()), Scope::Sport(sport.clone())];
+        let followers = scopes.iter().filter_map(|scope| self.scopes.followers.get(scope));
+        let mut sessions: Vec<SessionId> = followers.flat_map(HashMap::keys).copied().collect();
+        for (view, wire) in View::ALL.into_iter().flat_map(|view| Wire::ALL.map(|wire| (view, wire))) {
+            let key = RunKey { subject: Subject::Market(market.clone(), view), wire };
+            let local = self.runs.get(&key).and_then(|run| self.locals.get(run));
+            sessions.extend(local.into_iter().flat_map(|l| &l.readers).map(|r| r.0));
+            sessions.extend(self.opening.get(&key).into_iter().flatten().map(|o| o.session));
+        }
+        sessions.sort_unstable();
+        sessions.dedup();
+        sessions
+    }
+
     /// A market joined the catalogue, moved, or came back: sessions whose scopes it entered or left are told. Rights are
     /// asked again, as at a subscription.
     pub(super) fn joined(&mut self, market: MarketId, event: Arc<str>, sport: Arc<str>, since: Position) {
@@ -167,7 +212,8 @@ impl Core {
         let shard = shard_of(&new.0, self.scopes.shards);
         let mut entered = Vec::new();
         let mut left = Vec::new();
-        for (session, client) in &mut self.clients {
+        for session in self.concerned(&market, &new) {
+            let Some(client) = self.clients.get_mut(session) else { continue };
             for held in &mut client.scopes {
                 let name = (market.clone(), held.view);
                 let holds = client.held.get(&name).is_some_and(|h| h.scopes.contains(&held.scope));
@@ -253,6 +299,57 @@ mod tests {
         assert_eq!(subscriptions(&core, id), 1, "its own log has not said that it is gone");
         leave(&mut core, id);
         assert_eq!(subscriptions(&core, id), 0);
+        assert!(closed(&mut core));
+    }
+
+    #[test]
+    fn a_market_that_joins_concerns_only_who_follows_where_it_is_or_was() {
+        let (mut core, first) = following();
+        let all = |core: &Core, event: &str| core.concerned(&"m".into(), &(event.into(), "race".into()));
+        let others: Vec<SessionId> = (0..10)
+            .map(|_| {
+                let id = core.connect(Wire::Sse, Rights::All, None, NOW);
+                let (scope, view, resume) = (Scope::Event("other".into()), View::All, Resume::default());
+                let up = Subscribe { id: 1, scope, view, conflate: Conflate::Raw, resume };
+                core.up(id, Up::Sub(up), NOW);
+                id
+            })
+            .collect();
+        assert_eq!(all(&core, "e"), [first]);
+        // Who opens or reads it is asked, too, wherever it goes.
+        assert_eq!(all(&core, "nowhere"), [first]);
+        opened(&mut core);
+        assert_eq!(all(&core, "nowhere"), [first]);
+        assert_eq!(all(&core, "other").len(), 11);
+        for id in others {
+            core.disconnect(id);
+        }
+        core.disconnect(first);
+        assert!(core.scopes.followers.is_empty(), "nobody follows anything");
+    }
+
+    #[test]
+    fn readers_leave_in_any_order() {
+        let (mut core, first) = following();
+        opened(&mut core);
+        let ids: Vec<SessionId> = (0..5)
+            .map(|_| {
+                let id = core.connect(Wire::WsJson, Rights::All, None, NOW);
+                let (scope, view) = (Scope::Markets(vec!["m".into()]), View::All);
+                let up = Subscribe { id: 1, scope, view, conflate: Conflate::Raw, resume: Resume::default() };
+                core.up(id, Up::Sub(up), NOW);
+                id
+            })
+            .chain([first])
+            .collect();
+        for (left, i) in [2, 0, 5, 4, 1].into_iter().enumerate() {
+            core.disconnect(ids[i]);
+            assert_eq!(core.locals[&RUN].readers.len(), 5 - left);
+            assert!(!closed(&mut core));
+        }
+        let last: Vec<SessionId> = core.locals[&RUN].readers.iter().map(|r| r.0).collect();
+        assert_eq!(last, [ids[3]]);
+        core.disconnect(ids[3]);
         assert!(closed(&mut core));
     }
 

@@ -1,7 +1,8 @@
 //! The catalogue as `GET /v1/markets` shows it: filtered, sorted by sport, start, event and id, in pages.
 
 use bytes::Bytes;
-use tictac_proto::model::{Market, MarketField, MarketStatus, Value};
+use tictac_proto::log::CATALOGUE;
+use tictac_proto::model::{FieldChanges, Market, MarketField, MarketId, MarketStatus, Value};
 use tictac_proto::wire::{JsonWriter, Writer};
 
 use super::Hub;
@@ -59,34 +60,53 @@ impl MarketFilter {
 
 impl Hub {
     /// A page of the catalogue; `None` where the market to go on after is not in the list any more.
-    pub(super) fn list(&self, filter: &MarketFilter) -> Option<Listing> {
-        let mut markets: Vec<&Market> = self.catalogue().filter(|m| filter.takes(m)).collect();
-        markets.sort_by(|a, b| rank(a).cmp(&rank(b)));
-        let total = markets.len();
-        let skip = match &filter.after {
-            Some(after) => markets.iter().position(|m| *m.id == **after)? + 1,
-            None => 0,
-        };
-        let limit = filter.limit.clamp(1, MAX_PAGE);
-        let page = &markets[skip.min(total)..(skip + limit).min(total)];
-        let mut w = JsonWriter::default();
-        w.map(0);
-        w.field(0, "markets");
-        w.array(0);
-        for market in page {
-            write(&mut w, market);
-        }
-        w.end_array();
-        w.field(0, "next");
-        match page.last() {
-            Some(last) if skip + page.len() < total => w.text(&last.id),
-            _ => w.null(),
-        }
-        w.field(0, "total");
-        w.uint(total as u64);
-        w.end_map();
-        Some(Listing { body: w.into_bytes().into() })
+    pub(super) fn list(&mut self, filter: &MarketFilter) -> Option<Listing> {
+        let order = self.order.take().unwrap_or_else(|| self.ordered());
+        let catalogue = self.followers.get(&CATALOGUE).map(|w| &w.follower);
+        let market = |id: &MarketId| catalogue.and_then(|f| f.market(id));
+        let markets: Vec<&Market> = order.iter().filter_map(market).filter(|m| filter.takes(m)).collect();
+        let listing = page(&markets, filter);
+        self.order = Some(order);
+        listing
     }
+
+    fn ordered(&self) -> Vec<MarketId> {
+        let mut markets: Vec<&Market> = self.catalogue().collect();
+        markets.sort_by(|a, b| rank(a).cmp(&rank(b)));
+        markets.into_iter().map(|m| m.id.clone()).collect()
+    }
+}
+
+/// Whether a change of these fields moves a market in the list.
+pub(super) fn reorders(fields: &FieldChanges<MarketField>) -> bool {
+    fields.iter().any(|(f, _)| matches!(f, MarketField::Sport | MarketField::Start | MarketField::Event))
+}
+
+fn page(markets: &[&Market], filter: &MarketFilter) -> Option<Listing> {
+    let total = markets.len();
+    let skip = match &filter.after {
+        Some(after) => markets.iter().position(|m| *m.id == **after)? + 1,
+        None => 0,
+    };
+    let limit = filter.limit.clamp(1, MAX_PAGE);
+    let page = &markets[skip.min(total)..(skip + limit).min(total)];
+    let mut w = JsonWriter::default();
+    w.map(0);
+    w.field(0, "markets");
+    w.array(0);
+    for market in page {
+        write(&mut w, market);
+    }
+    w.end_array();
+    w.field(0, "next");
+    match page.last() {
+        Some(last) if skip + page.len() < total => w.text(&last.id),
+        _ => w.null(),
+    }
+    w.field(0, "total");
+    w.uint(total as u64);
+    w.end_map();
+    Some(Listing { body: w.into_bytes().into() })
 }
 
 fn write(w: &mut JsonWriter, market: &Market) {

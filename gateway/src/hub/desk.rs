@@ -9,6 +9,7 @@ use tictac_proto::model::{Delta, Market, MarketField, MarketId, Since, View, Vie
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Catalogue, DeltaHead, Down, How, SnapHead, Times};
 
+use super::answers::reorders;
 use super::{Hub, Now, Outlet, Outlets, RunId, RunKey, Subject, ToCore};
 use crate::wires::Wire;
 
@@ -145,10 +146,10 @@ impl Hub {
         }
     }
 
-    /// A market that nobody watches is new here, perhaps again: scopes that lost it by its `gone` get it back, even if
-    /// the catalogue missed that it went and came.
+    /// A market is here, perhaps again: scopes that lost it by its `gone`, or could not open it, get it back, even if the
+    /// catalogue missed that it went and came.
     fn rejoin(&mut self, market: &MarketId) {
-        if self.desks.contains_key(market) {
+        if self.desks.contains_key(market) || !self.missed.remove(market) {
             return;
         }
         let Some((event, sport, since)) = self.events.get(market).cloned() else { return };
@@ -228,6 +229,9 @@ impl Hub {
 
     fn tell_gone(&mut self, id: &MarketId, at: Position, now: Now) {
         let Some(desk) = self.desks.get(id) else { return };
+        if self.events.contains_key(id) {
+            self.missed.insert(id.clone());
+        }
         let message = Down::Gone { market: id.clone(), at, why: "the market has ended".into() };
         let runs: Vec<_> = desk.views.iter().flat_map(|v| v.runs.iter().copied()).collect();
         for (run, wire) in runs {
@@ -245,7 +249,7 @@ impl Hub {
         let (id, view) = match &outlet.key.subject {
             Subject::Market(id, view) => (id.clone(), *view),
             Subject::Catalogue => {
-                let frame = wire.frame("catalogue", Down::Catalogue(self.whole_catalogue()));
+                let frame = self.catalogue_frame(wire);
                 let at = Position::new(0, self.catalogue_seq);
                 let state = tictac_proto::wire::FeedState::Live;
                 let stop = Position::ZERO;
@@ -341,6 +345,9 @@ impl Hub {
             _ => return,
         };
         self.catalogue_seq += 1;
+        if gone.is_some() || changed.as_ref().is_some_and(|(_, fields)| reorders(fields)) {
+            self.order = None;
+        }
         if let Some((market, fields)) = &changed {
             let moved = fields.iter().any(|(f, _)| matches!(f, MarketField::Event | MarketField::Sport));
             let event = self.catalogue_field(market, MarketField::Event);
@@ -363,6 +370,7 @@ impl Hub {
         }
         if let Some(market) = &gone {
             self.events.remove(market);
+            self.missed.remove(market);
             for core in &mut self.cores {
                 core.push(ToCore::Left { market: market.clone() });
             }
@@ -383,6 +391,17 @@ impl Hub {
     fn whole_entry(&self, market: &str) -> tictac_proto::model::FieldChanges<MarketField> {
         let market = self.followers.get(&CATALOGUE).and_then(|w| w.follower.market(market));
         market.map(|m| m.book.fields.iter().map(|(f, v)| (f, Some(v.clone()))).collect()).unwrap_or_default()
+    }
+
+    /// The whole catalogue for a wire, made once as long as nothing changes.
+    fn catalogue_frame(&mut self, wire: Wire) -> Bytes {
+        let seq = self.catalogue_seq;
+        if let Some((_, frame)) = self.catalogue_frames[wire as usize].as_ref().filter(|f| f.0 == seq) {
+            return frame.clone();
+        }
+        let frame = wire.frame("catalogue", Down::Catalogue(self.whole_catalogue()));
+        self.catalogue_frames[wire as usize] = Some((seq, frame.clone()));
+        frame
     }
 
     fn whole_catalogue(&self) -> Catalogue {

@@ -5,32 +5,30 @@
 mod answers;
 mod desk;
 mod document;
+mod messages;
+mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use tictac_proto::follower::{Counters, Event, Follower};
 use tictac_proto::log::{CATALOGUE, Entry, FeedReport, Live, Stored, shard_of};
-use tictac_proto::model::{MarketField, MarketId, View};
+use tictac_proto::model::{MarketField, MarketId};
 use tictac_proto::position::Position;
-use tictac_proto::wire::{Down, ErrorCode, FeedNews, FeedState, How};
+use tictac_proto::wire::{Down, ErrorCode, FeedNews, FeedState};
 
 pub use answers::{Listing, MAX_PAGE, MarketFilter};
 pub use document::Document;
+pub use messages::{Answer, FeedCommand, RunId, RunKey, Subject, ToCore, ToHub};
 
 use crate::wires::Wire;
 use desk::Desk;
+use waiting::{Waiter, WaitingRoom};
 
 /// How long a shard that nobody wants any more is still followed, ms.
 const LINGER: i64 = 30_000;
-/// How long an opening waits for its shard, ms.
-const OPEN_DEADLINE: i64 = 5_000;
-/// How long a document waits for the first `alive` of a shard newly followed, ms.
-const FIRST_ALIVE: i64 = 1_000;
-/// Openings and questions that may wait for shards at once.
-const MAX_WAITING: usize = 50_000;
 
 /// Both clocks, in ms: one that never jumps, for bounds; one that people share, for stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,216 +37,6 @@ pub struct Now {
     pub mono: i64,
     /// Unix.
     pub wall: i64,
-}
-
-/// What a run is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A market as a view shows it.
-    Market(MarketId, View),
-    /// What there is.
-    Catalogue,
-}
-
-/// What a run is about, and for what kind of client.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RunKey {
-    /// The subject.
-    pub subject: Subject,
-    /// The wire.
-    pub wire: Wire,
-}
-
-/// The hub's number of a run, the same on every core.
-pub type RunId = usize;
-
-/// What a core asks of the hub.
-#[derive(Debug)]
-pub enum ToHub {
-    /// Open a run for this core: answered by `Opened` or `Refused`.
-    Open {
-        /// The core.
-        core: usize,
-        /// The run.
-        key: RunKey,
-    },
-    /// The core has no reader of the run any more.
-    Close {
-        /// The core.
-        core: usize,
-        /// The run.
-        run: RunId,
-    },
-    /// A base from a position, or a snapshot: answered by `Based`.
-    Base {
-        /// The core.
-        core: usize,
-        /// The run.
-        run: RunId,
-        /// From where; `None`: a snapshot.
-        from: Option<Position>,
-    },
-    /// A market's document, for `GET /v1/markets/{id}`.
-    Document {
-        /// The market.
-        market: MarketId,
-        /// The view.
-        view: View,
-        /// Who asks: comes back with the answer.
-        ask: u64,
-    },
-    /// A page of the catalogue, for `GET /v1/markets`.
-    List {
-        /// Which markets.
-        filter: MarketFilter,
-        /// Who asks.
-        ask: u64,
-    },
-}
-
-/// What the hub tells a core. In order: a base was made from what came before it.
-#[derive(Debug, Clone)]
-pub enum ToCore {
-    /// A run is open: its frames follow from here on.
-    Opened {
-        /// What was asked for.
-        key: RunKey,
-        /// Its number.
-        run: RunId,
-        /// The market's shard.
-        shard: u16,
-        /// The market's source.
-        source: Arc<str>,
-        /// Where the run's head stands.
-        head: Position,
-    },
-    /// A run can't be opened.
-    Refused {
-        /// What was asked for.
-        key: RunKey,
-        /// Why.
-        code: ErrorCode,
-        /// Why, for people.
-        why: String,
-        /// When to try again, ms.
-        retry: Option<u64>,
-    },
-    /// A frame for every reader of a run.
-    Frame {
-        /// The run.
-        run: RunId,
-        /// The bytes.
-        bytes: Bytes,
-        /// Where it brings readers.
-        seq: u64,
-        /// Whether conflation must not delay it.
-        urgent: bool,
-    },
-    /// The run starts over: every reader needs a base.
-    Reset {
-        /// The run.
-        run: RunId,
-        /// Where it starts.
-        head: Position,
-    },
-    /// A base that was asked for.
-    Based {
-        /// The run.
-        run: RunId,
-        /// What was asked.
-        from: Option<Position>,
-        /// The frame, empty where the client stands there already.
-        frame: Bytes,
-        /// Where it brings the client.
-        at: Position,
-        /// How.
-        how: How,
-        /// The market's last stop.
-        stop: Position,
-        /// The state of its feed.
-        feed: FeedState,
-    },
-    /// A stop for every reader of a run, ahead of everything.
-    Stop {
-        /// The run.
-        run: RunId,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// The market of a run is gone: tell its readers, and forget the run.
-    Gone {
-        /// The run.
-        run: RunId,
-        /// Where its shard stood.
-        at: Position,
-        /// The bytes.
-        bytes: Bytes,
-    },
-    /// A feed's state, for sessions with markets of that source and shard.
-    Feed {
-        /// The news.
-        news: FeedNews,
-        /// The bytes, by wire.
-        frames: [Bytes; Wire::ALL.len()],
-    },
-    /// How far a shard has come; everything before it was told.
-    Head {
-        /// The shard.
-        shard: u16,
-        /// Where it stands.
-        at: Position,
-        /// The oldest sign of life among its sources, Unix ms.
-        as_of: i64,
-    },
-    /// The hub lives: sent with every tick. A core that misses it must not vouch for anything.
-    Beat,
-    /// A market joined or moved within the catalogue.
-    Joined {
-        /// The market.
-        market: MarketId,
-        /// Its event.
-        event: Arc<str>,
-        /// Its sport.
-        sport: Arc<str>,
-        /// Where the catalogue stood when it came.
-        since: Position,
-    },
-    /// A market left the catalogue.
-    Left {
-        /// The market.
-        market: MarketId,
-    },
-}
-
-/// What the hub asks of the feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeedCommand {
-    /// Subscribe to a shard's live channel.
-    Follow(u16),
-    /// Unsubscribe.
-    Unfollow(u16),
-    /// Read a shard's log after a position.
-    Tail(u16, Position),
-    /// Read a shard's snapshots.
-    Snapshots(u16),
-}
-
-/// The answer to a question.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// A market's document.
-    Document(Document),
-    /// A page of the catalogue.
-    Listing(Listing),
-    /// None.
-    Refused {
-        /// Why.
-        code: ErrorCode,
-        /// Why, for people.
-        why: String,
-        /// When to try again, ms.
-        retry: Option<u64>,
-    },
 }
 
 #[derive(Debug)]
@@ -269,19 +57,6 @@ struct Outlet {
 
 type Outlets = HashMap<RunId, Outlet, RandomState>;
 
-#[derive(Debug)]
-enum Waiter {
-    Run { core: usize, key: RunKey },
-    Document { view: View, ask: u64 },
-}
-
-#[derive(Debug)]
-struct Waiting {
-    market: MarketId,
-    deadline: i64,
-    waiter: Waiter,
-}
-
 /// Follows, applies, encodes.
 #[derive(Debug)]
 pub struct Hub {
@@ -296,7 +71,13 @@ pub struct Hub {
     /// Event and sport of every market of the catalogue, and where it stood when the market came, as cores were told.
     events: HashMap<MarketId, (Arc<str>, Arc<str>, Position), RandomState>,
     catalogue_seq: u64,
-    waiting: Vec<Waiting>,
+    /// The whole catalogue by wire, and as of which of its changes.
+    catalogue_frames: [Option<(u64, Bytes)>; Wire::ALL.len()],
+    /// The catalogue in the order of its list, until that changes.
+    order: Option<Vec<MarketId>>,
+    waiting: WaitingRoom,
+    /// Markets of the catalogue that scopes lost by a `gone`, or could not open: they are told of when the market comes.
+    missed: HashSet<MarketId, RandomState>,
     cores: Vec<Vec<ToCore>>,
     commands: Vec<FeedCommand>,
     answers: Vec<(u64, Answer)>,
@@ -318,7 +99,10 @@ impl Hub {
             desks: HashMap::default(),
             events: HashMap::default(),
             catalogue_seq: 0,
-            waiting: Vec::new(),
+            catalogue_frames: Default::default(),
+            order: None,
+            waiting: WaitingRoom::default(),
+            missed: HashSet::default(),
             cores: (0..cores).map(|_| Vec::new()).collect(),
             commands: Vec::new(),
             answers: Vec::new(),
@@ -485,7 +269,7 @@ impl Hub {
             }
             self.drain(shard, now);
         }
-        self.serve_waiting(now);
+        self.serve_all(now);
     }
 
     fn drain(&mut self, shard: u16, now: Now) {
@@ -500,8 +284,8 @@ impl Hub {
                 event => self.market_event(shard, event, now),
             }
         }
-        if news && !self.waiting.is_empty() {
-            self.serve_waiting(now);
+        if news {
+            self.serve_shard(shard, now);
         }
         self.tell_head(shard);
     }
@@ -578,94 +362,6 @@ impl Hub {
                 let market = market.clone();
                 self.wait(market, Waiter::Run { core, key }, now);
             }
-        }
-    }
-
-    /// Serves somebody at once if the market is here, else follows its shard and lets them wait.
-    fn wait(&mut self, market: MarketId, waiter: Waiter, now: Now) {
-        if let Some(shard) = self.shard_of_market(&market) {
-            // Wanted while it waits, so that it is not let go meanwhile.
-            self.want(shard);
-            self.unwant(shard, now);
-        }
-        let waiting = Waiting { market, deadline: now.mono + OPEN_DEADLINE, waiter };
-        if let Some(waiting) = self.serve(waiting, now) {
-            if self.waiting.len() < MAX_WAITING {
-                self.waiting.push(waiting);
-            } else {
-                self.refuse(
-                    waiting,
-                    ErrorCode::NotReady,
-                    "too many requests wait for the feed".into(),
-                    Some(2_000),
-                );
-            }
-        }
-    }
-
-    fn serve_waiting(&mut self, now: Now) {
-        for waiting in std::mem::take(&mut self.waiting) {
-            if let Some(waiting) = self.serve(waiting, now) {
-                self.waiting.push(waiting);
-            }
-        }
-    }
-
-    /// Serves somebody if it can be decided now; gives them back if not.
-    fn serve(&mut self, waiting: Waiting, now: Now) -> Option<Waiting> {
-        let catalogue = self.followers.get(&CATALOGUE).is_some_and(|w| w.follower.has_books());
-        let Some(shard) = self.shard_of_market(&waiting.market) else {
-            if catalogue {
-                let why =
-                    format!("market {:?} is not in the catalogue: see GET /v1/markets", &*waiting.market);
-                self.refuse(waiting, ErrorCode::UnknownMarket, why, None);
-                return None;
-            }
-            return self.unless_late(waiting, now);
-        };
-        if !self.followers.contains_key(&shard) {
-            self.want(shard);
-            self.unwant(shard, now);
-        }
-        let here = self.followers.get(&shard).is_some_and(|w| {
-            // A document can't be corrected later: it waits for the first sign of life of a shard newly followed.
-            let document = matches!(waiting.waiter, Waiter::Document { .. });
-            let heard =
-                w.follower.heard().is_some() || waiting.deadline - now.mono < OPEN_DEADLINE - FIRST_ALIVE;
-            w.follower.market(&waiting.market).is_some() && (heard || !document)
-        });
-        if !here {
-            return self.unless_late(waiting, now);
-        }
-        match waiting.waiter {
-            Waiter::Run { core, key } => {
-                let source = self.feed_of(shard, &waiting.market, now).source;
-                self.opened(core, key, shard, source);
-            }
-            Waiter::Document { view, ask } => {
-                let feed = self.feed_of(shard, &waiting.market, now);
-                if let Some(market) = self.market(&waiting.market) {
-                    let document = Document::new(market, view, &feed, now);
-                    self.answers.push((ask, Answer::Document(document)));
-                }
-            }
-        }
-        None
-    }
-
-    fn unless_late(&mut self, waiting: Waiting, now: Now) -> Option<Waiting> {
-        if now.mono < waiting.deadline {
-            return Some(waiting);
-        }
-        let why = format!("the feed of market {:?} is not there: the gateway keeps trying", &*waiting.market);
-        self.refuse(waiting, ErrorCode::NotReady, why, Some(2_000));
-        None
-    }
-
-    fn refuse(&mut self, waiting: Waiting, code: ErrorCode, why: String, retry: Option<u64>) {
-        match waiting.waiter {
-            Waiter::Run { core, key } => self.cores[core].push(ToCore::Refused { key, code, why, retry }),
-            Waiter::Document { ask, .. } => self.answers.push((ask, Answer::Refused { code, why, retry })),
         }
     }
 

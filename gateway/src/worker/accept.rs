@@ -2,7 +2,7 @@
 //! upgrades and streams to the worker of its own thread.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,8 @@ pub enum Arrival {
 pub struct Peer {
     /// Its place among all connections.
     pub place: Arc<Place>,
+    /// Where it comes from.
+    pub address: IpAddr,
 }
 
 /// Binds an address once for each core.
@@ -108,7 +110,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, state: Rc<HttpState>) {
         Ok(place) => Arc::new(place),
         Err(refusal) => return refuse(&stream, refusal).await,
     };
-    let peer = Peer { place };
+    let peer = Peer { place, address: address.ip() };
     let filters = TowerToHyperService::new(warp::service(routes((*state).clone())));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
