@@ -25,6 +25,7 @@ setup: ## install what the tests need
 test: setup test-rust test-web test-browser ## everything that CI runs
 
 test-rust: ## Rust: laws, codecs, simulation, Redis, recordings
+	cargo build -p tictac-gateway -p tictac-ingest
 	cargo test --workspace
 
 test-web: ## the browser's client module, in Node
