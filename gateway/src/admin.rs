@@ -8,6 +8,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::feed::Readiness;
 use crate::metrics::Metrics;
@@ -31,8 +32,9 @@ fn answer(status: u16, body: impl Into<bytes::Bytes>) -> Answer {
     answer
 }
 
-fn respond(path: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
+fn respond(path: &str, metrics: &Metrics, readiness: &Readiness, stopping: bool) -> Answer {
     match path {
+        "/readyz" if stopping => answer(503, "not ready: the gateway stops\n"),
         "/metrics" => {
             let mut reply = answer(200, metrics.text());
             let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
@@ -50,17 +52,25 @@ fn respond(path: &str, metrics: &Metrics, readiness: &Readiness) -> Answer {
 }
 
 /// Serves until dropped.
-pub async fn serve(listener: StdListener, metrics: Metrics, readiness: watch::Receiver<Readiness>) {
+///
+/// From `stopping` on the gateway is not ready, so that nobody new is sent to it while its clients are told to go.
+pub async fn serve(
+    listener: StdListener,
+    metrics: Metrics,
+    readiness: watch::Receiver<Readiness>,
+    stopping: CancellationToken,
+) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let (metrics, readiness, stopping) = (metrics.clone(), readiness.clone(), stopping.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: hyper::Request<Incoming>| {
-                let reply = respond(request.uri().path(), &metrics, &readiness.borrow());
+                let reply =
+                    respond(request.uri().path(), &metrics, &readiness.borrow(), stopping.is_cancelled());
                 async move { Ok::<_, std::convert::Infallible>(reply) }
             });
             let served = http1::Builder::new()

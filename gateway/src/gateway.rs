@@ -31,6 +31,7 @@ pub struct Gateway {
     pub limits: Arc<Limits>,
     workers: Vec<JoinHandle<()>>,
     feed: JoinHandle<()>,
+    stopping: CancellationToken,
     stop_workers: CancellationToken,
     stop_feed: CancellationToken,
 }
@@ -111,7 +112,8 @@ impl Gateway {
             stop: stop_feed.clone(),
         };
         let feed = thread("feed".into(), feed::run(parts))?;
-        Ok(Self { address, metrics, readiness, limits, workers, feed, stop_workers, stop_feed })
+        let stopping = CancellationToken::new();
+        Ok(Self { address, metrics, readiness, limits, workers, feed, stopping, stop_workers, stop_feed })
     }
 
     /// Whether a thread has ended that should not have: the gateway is to be ended, and started anew by whoever does that.
@@ -120,11 +122,18 @@ impl Gateway {
         self.feed.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
     }
 
+    /// Cancelled once the gateway is going to stop: it is not ready any more. To say so ahead of [`Self::stop`], cancel it.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
     /// Tells every client, waits until they are gone or their deadline is over, then ends the threads.
     ///
     /// # Errors
     /// If a thread panicked.
     pub fn stop(self) -> anyhow::Result<()> {
+        self.stopping.cancel();
         self.stop_workers.cancel();
         for worker in self.workers {
             worker.join().map_err(|_| anyhow::anyhow!("a core's thread panicked: see the log"))?;

@@ -53,10 +53,12 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         let feed = source::start(&settings)?;
         let what = feed.describe().to_owned();
         let gateway = Gateway::start(settings.clone(), feed.reader())?;
-        tokio::spawn(admin::serve(admin_listener, gateway.metrics.clone(), gateway.readiness.clone()));
+        let admin_address = admin_listener.local_addr()?;
+        let (metrics, readiness) = (gateway.metrics.clone(), gateway.readiness.clone());
+        tokio::spawn(admin::serve(admin_listener, metrics, readiness, gateway.stopping()));
         println!("tictac: {what}");
         println!("  board    http://{}", gateway.address);
-        println!("  admin    http://{}/metrics", settings.admin);
+        println!("  admin    http://{admin_address}/metrics");
         let mut terminate = signal(SignalKind::terminate())?;
         let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
         loop {
@@ -66,6 +68,16 @@ fn run(settings: Settings) -> anyhow::Result<()> {
                 _ = look.tick() => if gateway.is_broken() {
                     anyhow::bail!("a thread of the gateway has ended: see the log; start it again");
                 },
+            }
+        }
+        gateway.stopping().cancel();
+        let delay = std::time::Duration::from_millis(u64::from(settings.drain_delay_ms));
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more: serving on until then");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
             }
         }
         tracing::info!("stopping: clients are told when to come back");

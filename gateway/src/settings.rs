@@ -97,6 +97,10 @@ pub struct Settings {
     /// A client that takes nothing for so long is closed with 4290, ms.
     #[arg(long, env = "TICTAC_SLOW_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(1000..), help_heading = "Delivery")]
     pub slow_ms: u32,
+    /// How long a gateway that was told to stop still serves, not ready, before it sends its clients away, ms: as long as a
+    /// load balancer takes to notice. A second signal cuts it short.
+    #[arg(long, env = "TICTAC_DRAIN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=600_000), help_heading = "Delivery")]
+    pub drain_delay_ms: u32,
 
     /// Most connections at once.
     #[arg(long, env = "TICTAC_MAX_CONNECTIONS", default_value_t = 50_000, help_heading = "Limits")]

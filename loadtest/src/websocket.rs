@@ -102,6 +102,12 @@ impl WsClient {
         self.send(&Up::Sub(Subscribe { id, scope, view, conflate, resume })).await
     }
 
+    /// The encoding it speaks.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Waits for one message, takes it in, answers it; `None` once closed. Pings once a second meanwhile.
     ///
     /// # Errors

@@ -45,8 +45,9 @@ impl Core {
                     self.dirty.push(*session);
                 }
             }
-            ToCore::Reset { run, head } => {
+            ToCore::Reset { run, head, source } => {
                 let Some(local) = self.locals.get_mut(&run) else { return };
+                local.source = source;
                 local.run.reset(head);
                 for (session, subscription) in &local.readers {
                     self.clients[*session].session.notify(*subscription);

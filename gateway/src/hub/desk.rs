@@ -1,5 +1,7 @@
 //! A desk: one watched market, with the views and wires that somebody reads. Here deltas become frames.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use tictac_proto::checksum::checksum;
@@ -55,7 +57,7 @@ fn push(cores: &mut [Vec<ToCore>], outlets: &Outlets, run: RunId, message: ToCor
 
 impl Hub {
     /// Registers a core as a reader of a run, and tells it.
-    pub(super) fn opened(&mut self, core: usize, key: RunKey, shard: u16, source: std::sync::Arc<str>) {
+    pub(super) fn opened(&mut self, core: usize, key: RunKey, shard: u16, source: Arc<str>) {
         let run = match self.runs.get(&key) {
             Some(run) => *run,
             None => {
@@ -218,11 +220,13 @@ impl Hub {
     fn restart_desk(&mut self, shard: u16, id: &MarketId) {
         let Some(desk) = self.desks.get_mut(id) else { return };
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(id)) else { return };
+        let source: Arc<str> = market.book.fields.text(MarketField::Source).unwrap_or("").into();
         for view in &mut desk.views {
             view.tracker = ViewTracker::new(view.view, &market.book);
             view.seq = market.at.seq;
             for (run, _) in &view.runs {
-                push(&mut self.cores, &self.outlets, *run, ToCore::Reset { run: *run, head: market.at });
+                let reset = ToCore::Reset { run: *run, head: market.at, source: source.clone() };
+                push(&mut self.cores, &self.outlets, *run, reset);
             }
         }
     }

@@ -130,6 +130,8 @@ pub enum ToCore {
         run: RunId,
         /// Where it starts.
         head: Position,
+        /// The market's source, which may be another one than before.
+        source: Arc<str>,
     },
     /// A base that was asked for.
     Based {

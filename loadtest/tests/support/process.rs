@@ -42,7 +42,10 @@ impl Process {
     fn start(name: &str, server: &RedisServer, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary(name));
         command.args(arguments);
-        command.args(["--redis", &server.url(), "--admin", "127.0.0.1:0", "--shards", &SHARDS.to_string()]);
+        command.args(["--redis", &server.url(), "--shards", &SHARDS.to_string()]);
+        if !arguments.contains(&"--admin") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
         let log = NamedTempFile::new().unwrap();
         command.env("TICTAC_LOG_FILTER", "info").stderr(log.reopen().unwrap());
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
@@ -70,6 +73,19 @@ impl Process {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(sent.unwrap().success(), "kill -{name}");
+    }
+
+    /// The same, with its admin port, and a while of not being ready before it sends its clients away.
+    pub fn gateway_with_admin(server: &RedisServer, port: u16, admin: u16) -> Self {
+        let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}"));
+        let ports = ["--listen", &listen, "--admin", &admin];
+        let more = ["--checksum-ms", "0", "--drain-delay-ms", "2000"];
+        Self::start("tictac-gateway", server, &[ports, more].concat())
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// Ends it by SIGKILL.
