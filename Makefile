@@ -42,5 +42,7 @@ bench: ## speed, in absolute figures, and instruction counts (needs valgrind)
 soak: ## the simulation for as long as SEEDS says
 	TICTAC_SEEDS=$${SEEDS:-200000} cargo test --release -p tictac-gateway --test simulation
 
-chaos: ## faults with real processes
-	@echo "real-process faults are part of 'make test' so far: ingest/tests, gateway/tests"
+chaos: ## faults with real processes, alone on the machine, within their bounds
+	cargo build -p tictac-gateway -p tictac-ingest
+	TICTAC_STRICT=1 cargo test -p tictac-loadtest --test failover --test drain --test restarts --test faults --test moves \
+		-- --nocapture --test-threads=1

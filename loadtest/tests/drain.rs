@@ -19,8 +19,8 @@ use tictac_loadtest::websocket::WsClient;
 use tictac_proto::model::View;
 use tictac_proto::wire::{CloseCode, Codec, Conflate, Down, Scope};
 
-/// How long a gateway waits for clients that do not go.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// How long a gateway may take whose clients go when they are told.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 fn free_ports() -> (u16, u16) {
     let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -81,11 +81,12 @@ async fn a_gateway_that_stops_sends_its_clients_elsewhere_and_they_miss_nothing(
     }
 
     old.signal("TERM");
-    let told = Instant::now();
     // Nobody new is sent here, and who is here is still served.
     until_ready(&admin, 503).await;
     source.play(10).await;
     in_step(&mut clients[0], &source).await;
+    old.signal("TERM");
+    let told = Instant::now();
     let mut retries = Vec::new();
     let mut held = Vec::new();
     for mut client in clients {
@@ -104,6 +105,10 @@ async fn a_gateway_that_stops_sends_its_clients_elsewhere_and_they_miss_nothing(
     retries.dedup();
     assert!(retries.len() > 1, "not all at once: {retries:?}");
 
+    let ended = tokio::time::timeout(LONG, tokio::task::spawn_blocking(move || old.wait()));
+    assert_eq!(ended.await.expect("it ends").unwrap(), Some(0));
+    support::took("every client gone and the process ended", told.elapsed(), DEADLINE);
+
     source.play(30).await;
     for (codec, followed) in held {
         let (snapshots, markets) = (followed.counts.snapshots, followed.markets().count());
@@ -113,10 +118,6 @@ async fn a_gateway_that_stops_sends_its_clients_elsewhere_and_they_miss_nothing(
         assert_eq!((counts.snapshots, counts.gaps, counts.mismatches), (snapshots, 0, 0), "{counts:?}");
         assert_eq!(counts.resumed as usize, markets, "{counts:?}");
     }
-    let code = tokio::task::spawn_blocking(move || old.wait()).await.unwrap();
-    eprintln!("ended {} ms after it was told", told.elapsed().as_millis());
-    assert_eq!(code, Some(0));
-    assert!(told.elapsed() < DEADLINE, "it took {:?}", told.elapsed());
     tokio::task::spawn_blocking(|| gateway.stop().unwrap()).await.unwrap();
     ingest.stop().await;
 }

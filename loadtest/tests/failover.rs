@@ -15,6 +15,8 @@ use tictac_ingest::testing::RedisServer;
 
 /// What a takeover may take, from the owner's end to the next one's epoch on every shard.
 const TAKEOVER: Duration = Duration::from_secs(2);
+/// What it may take until clients trade everything again.
+const LIVE: Duration = Duration::from_secs(5);
 
 struct Shards {
     redis: redis::aio::MultiplexedConnection,
@@ -89,12 +91,8 @@ async fn a_standby_takes_over_from_an_owner_that_was_killed() {
     // The source goes on while nobody owns anything.
     let (took, ()) = tokio::join!(shards.until_newer(&before), play(&mut source, &mut clients, 100));
     let live = killed.elapsed();
-    eprintln!(
-        "taken over after {} ms, everything live again after {} ms",
-        took.as_millis(),
-        live.as_millis()
-    );
-    assert!(took < TAKEOVER, "taken over after {took:?}");
+    support::took("taken over", took, TAKEOVER);
+    support::took("everything live again", live, LIVE);
     for (client, head) in clients.iter().zip(heads) {
         assert!(client.head().epoch > head.epoch, "{:?} after {head:?}", client.head());
     }
@@ -117,8 +115,7 @@ async fn an_owner_that_was_stopped_and_comes_back_changes_nothing() {
     owner.signal("STOP");
     let stopped = Instant::now();
     let (took, ()) = tokio::join!(shards.until_newer(&before), play(&mut source, &mut clients, 100));
-    eprintln!("taken over after {} ms", took.as_millis());
-    assert!(took < TAKEOVER, "taken over after {took:?}");
+    support::took("taken over", took, TAKEOVER);
     // It sleeps through much that happens.
     while stopped.elapsed() < Duration::from_secs(10) {
         play(&mut source, &mut clients, 20).await;

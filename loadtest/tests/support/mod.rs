@@ -194,3 +194,11 @@ pub fn memory() -> MemoryLog {
 }
 
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// Tells how long something took. Its bound is held where nothing else runs: with `TICTAC_STRICT` set, as `make chaos` does.
+pub fn took(what: &str, took: Duration, bound: Duration) {
+    eprintln!("{what}: {} ms, of {} allowed", took.as_millis(), bound.as_millis());
+    if std::env::var_os("TICTAC_STRICT").is_some() {
+        assert!(took <= bound, "{what} took {took:?}, more than {bound:?}");
+    }
+}

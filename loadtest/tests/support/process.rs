@@ -75,11 +75,11 @@ impl Process {
         assert!(sent.unwrap().success(), "kill -{name}");
     }
 
-    /// The same, with its admin port, and a while of not being ready before it sends its clients away.
+    /// The same, with its admin port, and long not ready before it sends its clients away, unless it is told again.
     pub fn gateway_with_admin(server: &RedisServer, port: u16, admin: u16) -> Self {
         let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}"));
         let ports = ["--listen", &listen, "--admin", &admin];
-        let more = ["--checksum-ms", "0", "--drain-delay-ms", "2000"];
+        let more = ["--checksum-ms", "0", "--drain-delay-ms", "60000"];
         Self::start("tictac-gateway", server, &[ports, more].concat())
     }
 
