@@ -86,6 +86,8 @@ pub struct Client {
     scopes: Vec<scopes::Held>,
     /// Whether it was told that a scope has more markets than it may subscribe.
     overflow_told: bool,
+    /// Markets that it wished and was refused: of them nothing was seen. As many as it may subscribe.
+    refused: HashSet<MarketId, RandomState>,
     /// By shard, where a market of the session was last told gone: positions below it would bring the market back.
     gone: HashMap<u16, Position, RandomState>,
     closing: Option<(CloseCode, String)>,
@@ -177,6 +179,7 @@ impl Core {
             opening: HashSet::default(),
             scopes: Vec::new(),
             overflow_told: false,
+            refused: HashSet::default(),
             gone: HashMap::default(),
             closing: None,
         })
@@ -316,7 +319,11 @@ impl Core {
             shards.push((local.shard, self.heads.get(&local.shard).copied().unwrap_or(Position::ZERO)));
         }
         // Of a market that is not open yet nothing was seen.
-        for (market, _) in &client.opening {
+        if client.overflow_told {
+            // Of which markets too many were wished is not kept: nothing is said of any shard.
+            shards.clear();
+        }
+        for market in client.opening.iter().map(|(market, _)| market).chain(&client.refused) {
             match self.scopes.shard(market) {
                 Some(shard) => shards.retain(|s| s.0 != shard),
                 None => shards.clear(),

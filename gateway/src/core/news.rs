@@ -32,6 +32,11 @@ impl Core {
                 for opening in self.opening.remove(&key).unwrap_or_default() {
                     if let Some(client) = self.clients.get_mut(opening.session) {
                         client.opening.remove(&(market.clone(), *view));
+                        if client.refused.len() < self.limits.subscriptions {
+                            client.refused.insert(market.clone());
+                        } else {
+                            client.overflow_told = true;
+                        }
                     }
                     let problem = problem(opening.id, market, code, why.clone(), retry, false);
                     self.refuse(opening.session, problem);

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use smallvec::SmallVec;
 use tictac_proto::log::{CATALOGUE, shard_of};
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
@@ -31,8 +32,9 @@ pub(super) struct Held {
     view: View,
     id: i64,
     conflate: Conflate,
-    /// Where the client came back from; each market resumes once.
-    resume: Resume,
+    /// Where the client came back from, by shard and by market; each market resumes once.
+    shards: SmallVec<[(u16, Position); 1]>,
+    markets: HashMap<MarketId, Position, RandomState>,
     resumed: HashSet<MarketId, RandomState>,
 }
 
@@ -45,9 +47,9 @@ impl Held {
     /// Where a market starts that comes into the scope. A position of its shard says something of it only if the client
     /// had it: if it was in the catalogue when the client's positions were taken.
     fn from(&mut self, market: &MarketId, shard: u16, since: Position) -> Option<Position> {
-        let had = self.resume.of_shard(CATALOGUE).is_some_and(|catalogue| since <= catalogue);
-        let by_shard = || self.resume.of_shard(shard).filter(|_| had);
-        let from = self.resume.of_market(market).or_else(by_shard)?;
+        let of_shard = |shard| self.shards.iter().find(|s| s.0 == shard).map(|s| s.1);
+        let had = of_shard(CATALOGUE).is_some_and(|catalogue| since <= catalogue);
+        let from = self.markets.get(market).copied().or_else(|| of_shard(shard).filter(|_| had))?;
         self.resumed.insert(market.clone()).then_some(from)
     }
 }
@@ -127,6 +129,16 @@ impl Core {
     ) {
         let Some(client) = self.clients.get_mut(id) else { return };
         if client.scopes.iter().any(|s| s.scope == scope && s.view == view) {
+            // Wished again: what was refused of it before is tried again.
+            let refused = std::mem::take(&mut client.refused);
+            for market in refused {
+                if self.scopes.markets.get(&market).is_some_and(|of| is_within(&scope, of)) {
+                    let (from, scope) = (Start::At(None), Some(scope.clone()));
+                    self.subscribe_market(id, market, view, request, conflate, from, scope);
+                } else if let Some(client) = self.clients.get_mut(id) {
+                    client.refused.insert(market);
+                }
+            }
             return;
         }
         if client.scopes.len() >= self.limits.scopes {
@@ -152,7 +164,9 @@ impl Core {
         };
         self.tell(id, "ok", &Down::Ok(taken));
         let resumed = HashSet::default();
-        let mut held = Held { scope: scope.clone(), view, id: request, conflate, resume, resumed };
+        let Resume { markets, shards } = resume;
+        let markets = markets.into_iter().collect();
+        let mut held = Held { scope: scope.clone(), view, id: request, conflate, shards, markets, resumed };
         for market in self.scopes.within(&scope) {
             let Some(shard) = self.scopes.shard(&market) else { continue };
             let from = Start::At(held.from(&market, shard, self.scopes.since(&market)));

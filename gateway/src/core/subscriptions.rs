@@ -127,6 +127,7 @@ impl Core {
         match named {
             Some(named) => {
                 client.opening.remove(&named);
+                client.refused.remove(&named.0);
                 let mut held = Held { subscription, run, reader, direct: false, scopes: SmallVec::new() };
                 held.hold(opening.scope);
                 client.held.insert(named, held);

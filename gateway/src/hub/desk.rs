@@ -126,8 +126,20 @@ impl Hub {
     }
 
     /// Turns an event of a market into frames for whoever watches it.
+    ///
+    /// A market may move to another shard: what its old one still says is no news of the desk, and a book of its new one
+    /// ends what was followed before.
     pub(super) fn market_event(&mut self, shard: u16, event: Event, now: Now) {
+        let elsewhere =
+            |hub: &Self, market: &MarketId| hub.desks.get(market).is_some_and(|d| d.shard != shard);
         match event {
+            Event::Changed { market, .. } | Event::Stopped { market } | Event::Gone { market, .. }
+                if elsewhere(self, &market) => {}
+            Event::Replaced { market, .. } if elsewhere(self, &market) => {
+                let old = self.desks.get(&market).and_then(|d| self.followers.get(&d.shard));
+                let at = old.map_or(Position::ZERO, |w| w.follower.at());
+                self.tell_gone(&market, at, now);
+            }
             Event::Changed { market, delta, stop, mut times, .. } => {
                 if stop {
                     self.tell_stop(shard, &market, false);
@@ -233,6 +245,7 @@ impl Hub {
 
     fn tell_gone(&mut self, id: &MarketId, at: Position, now: Now) {
         let Some(desk) = self.desks.get(id) else { return };
+        let was = desk.shard;
         if self.events.contains_key(id) {
             self.missed.insert(id.clone());
         }
@@ -242,6 +255,13 @@ impl Hub {
             let gone = ToCore::Gone { run, at, bytes: wire.frame("gone", &message) };
             push(&mut self.cores, &self.outlets, run, gone);
             self.forget_run(run, now);
+        }
+        // It is somewhere else already, or nobody follows where it will be: who opens it follows that shard.
+        let shard = self.shard_of_market(id);
+        let here =
+            shard.and_then(|s| self.followers.get(&s)).is_some_and(|w| w.follower.market(id).is_some());
+        if here || shard.is_some_and(|s| s != was) {
+            self.rejoin(id);
         }
     }
 

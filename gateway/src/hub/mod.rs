@@ -258,11 +258,13 @@ impl Hub {
             core.push(ToCore::Beat);
         }
         let shards: Vec<u16> = self.followers.keys().copied().collect();
+        // A shard with a market that scopes miss is followed on, or they would never hear of it.
+        let missed: HashSet<u16> = self.missed.iter().filter_map(|m| self.shard_of_market(m)).collect();
         for shard in shards {
             let Some(watched) = self.followers.get_mut(&shard) else { continue };
             watched.followed_at.get_or_insert(now.mono);
             watched.follower.handle_time(now.mono);
-            if watched.wanted == 0 && now.mono - watched.idle_since > LINGER {
+            if watched.wanted == 0 && now.mono - watched.idle_since > LINGER && !missed.contains(&shard) {
                 self.followers.remove(&shard);
                 self.commands.push(FeedCommand::Unfollow(shard));
                 continue;

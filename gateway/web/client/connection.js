@@ -26,17 +26,20 @@ import { json, openEventStream, openWebSocket } from './transport.js';
 /** Positions by shard in an event's id (PROTOCOL.md §6). @param {string} id @returns {Map<number, [number, number]>} */
 export function positionsIn(id) {
   const parts = id.startsWith('1:') ? id.slice(2).split(',') : [];
-  const numbers = parts.map((part) => part.split('.').map((n) => parseInt(n, 36)));
+  const numbers = parts.map((part) => part.split('.').map((n) => (/^[0-9a-z]+$/.test(n) ? parseInt(n, 36) : NaN)));
   return new Map(numbers.filter((n) => n.length === 3 && n.every(Number.isSafeInteger)).map(([s, e, n]) => [s, [e, n]]));
 }
 
 /** Where each market stands, for a stream that takes over from another transport; what does not fit starts with a snapshot.
  * @param {[string, [number, number]][]} held */
-export function cursorOf(held) {
+export function cursorOf(held, room = MAX_CURSOR) {
   let cursor = '1:';
+  let size = encodeURIComponent(cursor).length;
   for (const [market, at] of held) {
     const part = [market.replace(/[%,!]/g, (c) => `%${c.charCodeAt(0).toString(16)}`), ...at.map((n) => n.toString(36))].join('!');
-    if (cursor.length + part.length >= MAX_CURSOR) break;
+    // As the address carries it, where `!` and `,` take three bytes.
+    size += encodeURIComponent(part).replace(/!/g, '%21').length + 3;
+    if (size > room) break;
     cursor += cursor.length > 2 ? `,${part}` : part;
   }
   return cursor;
@@ -45,7 +48,7 @@ export function cursorOf(held) {
 /** Closes after which trying again is useless (PROTOCOL.md §7). */
 const NEVER = new Set([4400, 4403, 4409, 4413]);
 /** An address should stay below what proxies take. */
-const MAX_CURSOR = 4000;
+const MAX_CURSOR = 6000;
 const OPEN_MS = 5000;
 const PROBE_MS = 2000;
 const STEADY_MS = 5000;
@@ -227,7 +230,8 @@ export class Connection {
         query.set('cursor', this.#cursors.get(address));
         this.#owner.seenUpTo(view, positionsIn(this.#cursors.get(address)));
       } else if (held.length) {
-        query.set('cursor', cursorOf(held));
+        const cursor = cursorOf(held, MAX_CURSOR - address.length);
+        if (cursor.length > 2) query.set('cursor', cursor);
       }
       const link = openEventStream(this.env, this.#url, query, this.#sink(view));
       this.#links.push(Object.assign(link, { query: address }));

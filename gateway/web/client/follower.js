@@ -24,8 +24,7 @@ export class Follower {
   gap = false;
   /** Whether the market ended. */
   gone = false;
-  /** Whether an `ok` promised something newer that has not come yet. */
-  promised = false;
+  /** @type {Position|null} where an `ok` said that the book will stand */ promisedAt = null;
   /** @type {number|null} */ shard = null;
   /** The source that `ok` named, for markets whose book names none. @type {string|null} */ source = null;
   /** @type {string} feed state of the market's source */ feed = 'live';
@@ -35,6 +34,11 @@ export class Follower {
   constructor(market, view) {
     this.market = market;
     this.view = view;
+  }
+
+  /** Whether an `ok` promised something newer that has not come yet. */
+  get promised() {
+    return compare(this.position, this.promisedAt) < 0;
   }
 
   /** Takes in a stop's position. @param {Position|null|undefined} stop @returns {boolean} whether it is a higher one */
@@ -75,7 +79,8 @@ export class Follower {
     if (compare(at, this.position) < 0) return 'dropped';
     this.book = Book.from(message);
     this.position = at;
-    this.gap = this.gone = this.promised = false;
+    this.gap = this.gone = false;
+    this.promisedAt = null;
     this.shard = message.sh;
     this.feed = message.f;
     return 'replaced';
@@ -89,7 +94,6 @@ export class Follower {
     if (this.gap || e > epoch || p > seq) return this.#lose();
     this.changed = this.book.apply(message);
     this.position = [e, s];
-    this.promised = false;
     return 'applied';
   }
 
@@ -105,7 +109,7 @@ export class Follower {
     this.shard = sh;
     this.source = src;
     this.feed = f;
-    this.promised = how !== 'exact';
+    this.promisedAt = how === 'exact' ? null : [e, s];
     // A gateway behind the one before it: what it sends next may leap over where this book is.
     if (this.position && compare([e, s], this.position) < 0) return this.#lose();
     return /** @type {Result} */ ('noted');

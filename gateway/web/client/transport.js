@@ -57,7 +57,9 @@ export function openWebSocket(env, url, codec, sink) {
 /** @param {any} env @param {string} url @param {URLSearchParams} query @param {Sink} sink @returns {Link & {cursor: string}} */
 export function openEventStream(env, url, query, sink) {
   const source = new env.EventSource(`${url}/v1/sse?catalogue=1&${query}`);
-  const link = { kind: /** @type {'sse'} */ ('sse'), send: null, cursor: query.get('cursor') ?? '', close };
+  // A cursor that names markets is older than what is held by the time it could be used again.
+  const given = query.get('cursor') ?? '';
+  const link = { kind: /** @type {'sse'} */ ('sse'), send: null, cursor: given.includes('!') ? '' : given, close };
   let open = true;
   function close() {
     open = false;

@@ -26,5 +26,8 @@ test('a quiet market stands where its shard was seen to, so that the next delta 
 test('a cursor names each market where it stands, as the gateway reads it', () => {
   assert.equal(cursorOf([['1.234', [4503599627370496, 7]], ['a,b!50%', [3, 35]]]), '1:1.234!18ce53un18g!7,a%2cb%2150%25!3!z');
   const many = Array.from({ length: 1000 }, (_, i) => [`1.${i}`, [1, 1]]);
-  assert.ok(cursorOf(many).length <= 4000, 'an address has an end');
+  const query = new URLSearchParams({ cursor: cursorOf(many, 3000) });
+  assert.ok(String(query).length <= 3000 + 'cursor='.length, 'an address has an end');
+  assert.equal(cursorOf(many, 0), '1:');
+  assert.equal(positionsIn(cursorOf([['a.b.c', [1, 1]]])).size, 0, 'it is no position of a shard');
 });

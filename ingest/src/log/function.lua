@@ -1,4 +1,4 @@
-#!lua name=tictac_1
+#!lua name=tictac_2
 -- The write side of a shard's log. Whoever changes what a function does raises the version in the library's and the
 -- functions' names, so that programs of both versions can run side by side.
 --
@@ -87,7 +87,8 @@ local function release(keys, args)
 end
 
 -- ARGV: epoch, owner, number of the first entry, channel, lowest id to keep ('' to keep all), most entries to keep,
--- how many entries, snapshots, gone; then the entries; then market and bytes of each snapshot; then each gone market.
+-- how many entries, snapshots, gone, lease (ms); then the entries; then market and bytes of each snapshot; then each gone
+-- market. Who writes lives: the lease begins anew.
 local function append(keys, args)
   local epoch, owner, first, channel, keep, most = args[1], args[2], args[3], args[4], args[5], args[6]
   local entries, snapshots, gone = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
@@ -100,10 +101,11 @@ local function append(keys, args)
     return answer('0', keys)
   end
 
-  local at = 9
+  local at = 10
   for i = 1, entries do
     redis.call('XADD', keys[4], epoch .. '-' .. text(stored + i), 'e', args[at + i])
   end
+  redis.call('PEXPIRE', keys[1], args[10])
   at = at + entries
   for i = 1, snapshots do
     redis.call('SET', keys[5 + i], args[at + 2 * i])
@@ -123,7 +125,7 @@ local function append(keys, args)
   redis.call('XTRIM', keys[4], 'MAXLEN', '~', most)
   -- A Redis Cluster will need SPUBLISH here; everything else is slot-safe already.
   for i = 1, entries do
-    redis.call('PUBLISH', channel, args[9 + i])
+    redis.call('PUBLISH', channel, args[10 + i])
   end
   return { '1', epoch, last, owner }
 end
@@ -138,8 +140,8 @@ local function alive(keys, args)
   return { '1', args[1], args[3], args[2] }
 end
 
-redis.register_function('tictac_acquire_1', acquire)
-redis.register_function('tictac_renew_1', renew)
-redis.register_function('tictac_release_1', release)
-redis.register_function('tictac_append_1', append)
-redis.register_function('tictac_alive_1', alive)
+redis.register_function('tictac_acquire_2', acquire)
+redis.register_function('tictac_renew_2', renew)
+redis.register_function('tictac_release_2', release)
+redis.register_function('tictac_append_2', append)
+redis.register_function('tictac_alive_2', alive)

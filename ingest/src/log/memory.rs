@@ -203,6 +203,9 @@ impl MemoryLog {
             }
             state.forget_first();
         }
+        if let Some(lease) = &mut state.lease {
+            lease.until = Instant::now() + settings.lease;
+        }
         for bytes in &batch.entries {
             state.publish(shard, bytes);
         }

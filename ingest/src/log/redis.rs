@@ -50,7 +50,7 @@ impl RedisLog {
         seen_epoch: u64,
         now_ms: u64,
     ) -> Result<Acquired, LogError> {
-        let mut command = self.function("tictac_acquire_1", shard, &[]);
+        let mut command = self.function("tictac_acquire_2", shard, &[]);
         command.arg(&owner.id).arg(now_ms).arg(owner.slot).arg(self.lease()).arg(seen_epoch);
         let at = self.call(shard, &command).await?;
 
@@ -84,13 +84,13 @@ impl RedisLog {
     }
 
     async fn renew(&self, shard: u16, owner: &Owner, epoch: u64) -> Result<(), LogError> {
-        let mut command = self.function("tictac_renew_1", shard, &[]);
+        let mut command = self.function("tictac_renew_2", shard, &[]);
         command.arg(epoch).arg(&owner.id).arg(self.lease());
         self.call(shard, &command).await.map(drop)
     }
 
     pub(super) async fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
-        let mut command = self.function("tictac_release_1", shard, &[]);
+        let mut command = self.function("tictac_release_2", shard, &[]);
         command.arg(&owner.id);
         self.call(shard, &command).await.map(drop)
     }
@@ -100,7 +100,7 @@ impl RedisLog {
         let keys = &self.shared.keys;
         let markets = batch.snapshots.iter().map(|(market, _)| market).chain(&batch.gone);
         let more: Vec<String> = markets.map(|market| keys.snapshot(shard, market)).collect();
-        let mut command = self.function("tictac_append_1", shard, &more);
+        let mut command = self.function("tictac_append_2", shard, &more);
         command.arg(batch.epoch).arg(&owner.id).arg(batch.first).arg(keys.live(shard));
         let forget = batch.forget();
         if forget.is_zero() {
@@ -109,7 +109,7 @@ impl RedisLog {
             command.arg(format!("{}-{}", forget.epoch, forget.seq + 1));
         }
         command.arg(self.shared.settings.entries);
-        command.arg(batch.entries.len()).arg(batch.snapshots.len()).arg(batch.gone.len());
+        command.arg(batch.entries.len()).arg(batch.snapshots.len()).arg(batch.gone.len()).arg(self.lease());
         for entry in &batch.entries {
             command.arg(&entry[..]);
         }
@@ -123,7 +123,7 @@ impl RedisLog {
     }
 
     pub(super) async fn alive(&self, shard: u16, owner: &Owner, alive: &Alive) -> Result<(), LogError> {
-        let mut command = self.function("tictac_alive_1", shard, &[]);
+        let mut command = self.function("tictac_alive_2", shard, &[]);
         command.arg(alive.at.epoch).arg(&owner.id).arg(alive.at.seq).arg(self.shared.keys.live(shard));
         command.arg(alive.encode()).arg(self.lease());
         self.call(shard, &command).await.map(drop)

@@ -18,7 +18,7 @@ use super::SHARDS;
 const WINDOW: u64 = 200;
 
 pub fn redis_settings(server: &RedisServer) -> RedisSettings {
-    RedisSettings { lease: Duration::from_millis(1_500), ..RedisSettings::new(server.url()) }
+    RedisSettings { lease: Duration::from_secs(3), ..RedisSettings::new(server.url()) }
 }
 
 pub fn reader(server: &RedisServer) -> LogReader {
