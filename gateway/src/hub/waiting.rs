@@ -258,6 +258,57 @@ mod tests {
     }
 
     #[test]
+    fn a_market_that_moves_to_another_shard_is_followed_there() {
+        let gone = |news: &[ToCore]| news.iter().filter(|n| matches!(n, ToCore::Gone { .. })).count();
+        let shard_opened = |news: &[ToCore]| {
+            news.iter().find_map(|n| match n {
+                ToCore::Opened { shard, .. } => Some(*shard),
+                _ => None,
+            })
+        };
+        let mut hub = hub();
+        open(&mut hub, "a", 0);
+        open(&mut hub, "b", 0);
+        assert_eq!(shard_opened(&arrive(&mut hub, 0, "a", 1)), Some(0));
+        // Its image in the new shard comes first of all: what was followed ends, and whoever follows a scope is told anew.
+        let news = arrive(&mut hub, 1, "a", 2);
+        assert_eq!((gone(&news), joins(&news)), (1, 1), "{news:?}");
+        // The catalogue follows.
+        let later = Position::new(1, 10);
+        let moved = Stored { at: later, ..stored("a", &events()[1]) };
+        hub.snapshots(CATALOGUE, later, vec![moved, stored("b", &events()[1])], Vec::new(), at(3));
+        assert_eq!(joins(&hub.take_for_core(0)), 1);
+        open(&mut hub, "a", 4);
+        assert_eq!(shard_opened(&hub.take_for_core(0)), Some(1));
+        // What its old shard says at last is no news of it.
+        hub.subscribed(0, at(5));
+        hub.snapshots(0, later, Vec::new(), Vec::new(), at(5));
+        assert_eq!(gone(&hub.take_for_core(0)), 0);
+    }
+
+    #[test]
+    fn who_lost_a_market_by_its_old_shard_is_told_where_it_is() {
+        let mut hub = hub();
+        open(&mut hub, "a", 0);
+        arrive(&mut hub, 0, "a", 1);
+        let later = Position::new(1, 10);
+        let moved = Stored { at: later, ..stored("a", &events()[1]) };
+        hub.subscribed(CATALOGUE, at(2));
+        hub.snapshots(CATALOGUE, later, vec![moved, stored("b", &events()[1])], Vec::new(), at(2));
+        hub.take_for_core(0);
+        // Nobody follows the new shard: the old one's `gone` is told, and then that the market is there.
+        hub.subscribed(0, at(3));
+        hub.snapshots(0, later, Vec::new(), Vec::new(), at(3));
+        let news = hub.take_for_core(0);
+        let order: Vec<bool> = news
+            .iter()
+            .filter(|n| matches!(n, ToCore::Gone { .. } | ToCore::Joined { .. }))
+            .map(|n| matches!(n, ToCore::Joined { .. }))
+            .collect();
+        assert_eq!(order, [false, true], "{news:?}");
+    }
+
+    #[test]
     fn a_market_that_the_catalogue_does_not_know_is_waited_for_until_the_catalogue_comes() {
         let mut hub = Hub::new(SHARDS, 1, 0);
         open(&mut hub, "a", 0);
