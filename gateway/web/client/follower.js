@@ -80,7 +80,6 @@ export class Follower {
     this.book = Book.from(message);
     this.position = at;
     this.gap = this.gone = false;
-    this.promisedAt = null;
     this.shard = message.sh;
     this.feed = message.f;
     return 'replaced';

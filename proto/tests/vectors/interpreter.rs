@@ -217,6 +217,7 @@ pub(crate) struct Follower {
     feed: String,
     source: Option<String>,
     shard: Option<i64>,
+    promised: Option<(i64, i64)>,
 }
 
 impl Follower {
@@ -231,6 +232,7 @@ impl Follower {
             feed,
             source: None,
             shard: None,
+            promised: None,
         }
     }
 
@@ -292,6 +294,7 @@ impl Follower {
                     self.raise(pair(&message["st"]));
                 }
                 self.source = message["src"].as_str().map(str::to_owned);
+                self.promised = (message["how"] != "exact").then(at);
                 self.told(message);
                 "noted"
             }
@@ -328,7 +331,7 @@ impl Follower {
         let open = self.held.as_ref().is_some_and(|h| h.0.field("status") == Some(&json!("open")));
         let position = self.held.as_ref().map(|h| h.1);
         let tradable =
-            open && self.feed == "live" && !self.gap && self.stop.is_none_or(|s| position >= Some(s));
+            open && self.feed == "live" && !self.gap && position >= self.stop && position >= self.promised;
         json!({
             "result": result,
             "position": position.map(|p| [p.0, p.1]),

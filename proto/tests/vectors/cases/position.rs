@@ -255,6 +255,16 @@ pub(super) fn feeds() -> Vec<Case> {
             vec![snap(5, 10), ok(5, 10, "exact", "stale"), feed("exchange", 3, "live")],
         ),
         case(
+            "an ok by a delta that brings nothing new",
+            "A lower base may serve a client that stands at its end already: nothing more is promised.",
+            vec![snap(5, 10), ok(5, 10, "delta", "live"), price(5, 9, 10), price(5, 10, 11)],
+        ),
+        case(
+            "an ok that promises more than the next delta brings",
+            "Not tradable before the book stands where the ok said.",
+            vec![snap(5, 10), ok(5, 12, "delta", "live"), price(5, 10, 11), price(5, 11, 12)],
+        ),
+        case(
             "feed in a gap",
             "It is remembered for the time after.",
             vec![
