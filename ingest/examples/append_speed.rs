@@ -64,6 +64,7 @@ async fn write(log: LogWriter, shard: u16) -> anyhow::Result<Vec<Duration>> {
             gone: Vec::new(),
             covered: Position::new(acquired.epoch, last + 1),
             aged: Position::new(acquired.epoch, (last + 1).saturating_sub(4096)),
+            resume: Vec::new(),
         };
         let sent = Instant::now();
         log.append(shard, &owner, batch).await?;

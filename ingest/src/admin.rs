@@ -97,18 +97,27 @@ impl Admin {
                 _ => text(StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n".into()),
             },
             "/readyz" => {
-                let owned =
-                    self.window.look(|e| (e.shards().filter(|s| e.owns(*s)).count(), e.shards().count()));
+                let owned = self.window.look(|e| {
+                    let owned = e.shards().filter(|s| e.owns(*s)).count();
+                    (owned, e.shards().count(), e.is_covered(), e.is_warm())
+                });
                 match timeout(PATIENCE, owned).await {
-                    Ok(Some((owned, all))) if owned == all => {
+                    Ok(Some((owned, all, ..))) if owned == all => {
                         text(StatusCode::OK, format!("owner of all {all} shards\n"))
                     }
-                    Ok(Some((owned, all))) => text(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        format!(
-                            "owner of {owned} of {all} shards: standing by, or the log is away (see the process log)\n"
-                        ),
+                    // A rolling restart may go on: this one knows all that the owner knows.
+                    Ok(Some((owned, all, true, true))) => text(
+                        StatusCode::OK,
+                        format!("owner of {owned} of {all} shards, warm for the others\n"),
                     ),
+                    Ok(Some((owned, all, covered, warm))) => {
+                        let why = match (covered, warm) {
+                            (false, _) => "some have no owner, or the log is away (see the process log)",
+                            _ => "warming up: markets wait for images, or a stream is not read to its end",
+                        };
+                        let text_of = format!("owner of {owned} of {all} shards: {why}\n");
+                        text(StatusCode::SERVICE_UNAVAILABLE, text_of)
+                    }
                     _ => text(StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n".into()),
                 }
             }

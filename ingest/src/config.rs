@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
-use crate::engine::EngineSettings;
+use crate::engine::{EngineSettings, MAX_SOURCES};
 use crate::log::RedisSettings;
 use crate::pacing::Speed;
 
@@ -24,6 +24,8 @@ Examples:
 
 A source publishes to <prefix>:in:<source> (default odds:in:…), one message each:
   redis-cli publish odds:in:mine '{\"src\":\"mine\",\"seq\":1,\"ts\":1764038400000,\"body\":{\"op\":\"market\",\"market\":\"m1\",…}}'
+or, where ingest runs with --stream mine, without any loss:
+  redis-cli xadd odds:in:mine maxlen '~' 100000 '*' m '{…}'
 
 Every flag can be set as TICTAC_<NAME> (TICTAC_REDIS, TICTAC_STALE_AFTER_MS, …) or by its name in the --config file:
   redis = \"redis://10.0.0.5:6379\"
@@ -55,6 +57,9 @@ pub enum Command {
         /// The source's name.
         #[arg(long, default_value = "replay", value_name = "NAME")]
         source: String,
+        /// Publish to the source's stream, not to its channel (ingest must be given --stream NAME).
+        #[arg(long)]
+        to_stream: bool,
         /// 1 is as it was, 10 ten times that; max is as fast as ingest takes it, and loses nothing.
         #[arg(long, default_value = "1", value_name = "SPEED")]
         speed: Speed,
@@ -113,6 +118,11 @@ pub struct Common {
     #[arg(long, global = true, env = "TICTAC_STALE_AFTER_OF", value_name = "NAME=MS", value_delimiter = ',')]
     #[serde(default)]
     pub stale_after_of: Vec<String>,
+    /// A source that publishes to the Redis Stream <prefix>:in:NAME (XADD … m MESSAGE) rather than to the channel of that
+    /// name: nothing of it is lost by restarts. May be given several times.
+    #[arg(long, global = true, env = "TICTAC_STREAM", value_name = "NAME", value_delimiter = ',')]
+    #[serde(default)]
+    pub stream: Vec<String>,
     /// How long a closed or settled market stays. [default: 600]
     #[arg(long, global = true, env = "TICTAC_GONE_AFTER_S", value_name = "S")]
     pub gone_after_s: Option<u32>,
@@ -151,6 +161,8 @@ pub struct Config {
     pub log: LogFormat,
     /// The engine.
     pub engine: EngineSettings,
+    /// Sources that are read from streams.
+    pub streams: Vec<Arc<str>>,
 }
 
 impl Common {
@@ -210,6 +222,13 @@ impl Common {
             };
             engine.stale_after_of.insert(Arc::from(name), i64::from(ms));
         }
+        let streams = if self.stream.is_empty() { file.stream } else { self.stream };
+        if streams.len() > MAX_SOURCES {
+            return Err(bad("stream", streams.len(), format!("at most {MAX_SOURCES} sources can be known")));
+        }
+        for name in &streams {
+            check_source(name).map_err(|error| BadSetting { name: "stream", ..error })?;
+        }
         let mut redis = RedisSettings::new(url);
         redis.prefix = prefix;
         redis.lease = Duration::from_millis(u64::from(lease));
@@ -219,6 +238,7 @@ impl Common {
             admin: self.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9091))),
             log: self.log.or(file.log).unwrap_or(LogFormat::Human),
             engine,
+            streams: streams.iter().map(|name| Arc::from(&name[..])).collect(),
         })
     }
 }
@@ -291,6 +311,7 @@ mod tests {
             (["--prefix", "a{b}"], "a{b}", "without braces"),
             (["--lease-ms", "10"], "10", "from 1500"),
             (["--stale-after-of", "x"], "x", "NAME=MS"),
+            (["--stream", "a b"], "a b", "letters, digits"),
         ] {
             let error = parsed(&args).resolve().unwrap_err().to_string();
             assert!(error.contains(args[0]) && error.contains(value) && error.contains(remedy), "{error}");

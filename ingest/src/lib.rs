@@ -7,7 +7,8 @@
 //! | [`log`] | where ingest writes and gateways follow, in Redis or in this process |
 //! | [`envelope`], [`native`], [`mcm`] | what sources send → [`update`]s or [`problem`]s |
 //! | [`recording`], [`simulator`] | input without a source |
-//! | [`redis_input`] | sources over Redis, and what is said to them |
+//! | [`redis_input`], [`stream_input`] | sources over Redis, lossy and lossless, and what is said to them |
+//! | [`stream_id`] | positions in a Redis Stream |
 //! | [`embedded`] | all of it in one process, for the gateway alone |
 //! | [`replay`], [`simulate`], [`pacing`] | a recording, or the simulator, as a source over Redis |
 //! | [`config`], [`admin`] | of the program: its settings, its port for operators |
@@ -33,6 +34,8 @@ pub mod service;
 pub mod settings_file;
 pub mod simulate;
 pub mod simulator;
+pub mod stream_id;
+pub mod stream_input;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod update;

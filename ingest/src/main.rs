@@ -8,11 +8,10 @@ use clap::Parser;
 use tictac_ingest::admin::{Admin, bind, serve};
 use tictac_ingest::config::{Cli, Command, Config, LogFormat, USAGE, check_rate, check_source};
 use tictac_ingest::log::{LogWriter, RedisLog};
-use tictac_ingest::redis_input;
 use tictac_ingest::replay::{ReplayError, ReplaySettings, replay, shown};
 use tictac_ingest::service::{Ingest, Settings};
 use tictac_ingest::simulate::simulate;
-use tictac_ingest::simulator;
+use tictac_ingest::{redis_input, simulator, stream_input};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -89,8 +88,9 @@ async fn act(command: Command, config: Config) -> anyhow::Result<()> {
     let cancel = stopper()?;
     match command {
         Command::Run => run(config, cancel).await,
-        Command::Replay { files, source, speed } => {
-            let settings = ReplaySettings { redis: config.redis, source, speed, files, progress: true };
+        Command::Replay { files, source, speed, to_stream } => {
+            let redis = config.redis;
+            let settings = ReplaySettings { redis, source, to_stream, speed, files, progress: true };
             match replay(settings, cancel).await {
                 Ok(done) => {
                     let seconds = done.elapsed.as_secs_f64();
@@ -130,6 +130,7 @@ async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     })?;
     let mut settings = Settings::new()?;
     settings.engine = config.engine;
+    settings.streams = config.streams;
     let log = RedisLog::new(config.redis.clone())?;
     tracing::info!(
         redis = shown(&config.redis.url),
@@ -144,10 +145,14 @@ async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let admin = Admin { metrics: metrics.clone(), window: ingest.window() };
     let port = tokio::spawn(serve(listener, admin, cancel.clone()));
     let teller = tokio::spawn(redis_input::tell(config.redis.clone(), controls));
+    let streams =
+        stream_input::listen(config.redis.clone(), ingest.starts(), ingest.input().clone(), cancel.clone());
+    let streams = tokio::spawn(streams);
     redis_input::listen(config.redis, ingest.input().clone(), metrics, cancel.clone()).await?;
     tracing::info!("stopping");
     ingest.finished().await;
     port.await?;
+    streams.await??;
     teller.await??;
     Ok(())
 }

@@ -33,8 +33,13 @@ pub async fn listen(
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
     let link = Link::new(&settings.url, settings.deadline)?;
-    let mut drain =
-        Drain { prefix: format!("{}:in:", settings.prefix), input, metrics, lossy: BTreeSet::new() };
+    let mut drain = Drain {
+        prefix: format!("{}:in:", settings.prefix),
+        free: format!("{}:free", settings.prefix),
+        input,
+        metrics,
+        lossy: BTreeSet::new(),
+    };
     let mut tries = 0;
     loop {
         let ended = tokio::select! {
@@ -56,6 +61,8 @@ pub async fn listen(
 
 struct Drain {
     prefix: String,
+    /// Where owners say that a shard is free.
+    free: String,
     input: mpsc::Sender<Input>,
     metrics: Metrics,
     /// Sources of which messages were dropped and which the engine has not heard of yet.
@@ -70,6 +77,9 @@ impl Drain {
             Err(why) => return why,
         };
         if let Err(error) = subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await {
+            return error.to_string();
+        }
+        if let Err(error) = subscriber.subscribe(&self.free).await {
             return error.to_string();
         }
         if *tries > 0 && self.input.send(Input::Broken).await.is_err() {
@@ -88,6 +98,13 @@ impl Drain {
             };
             let Some(message) = message else { return "the connection ended".into() };
             let channel = message.get_channel_name();
+            if channel == self.free {
+                // Where there is no room it is found out when the lease would have ended.
+                if let Some(shard) = message.get_payload::<String>().ok().and_then(|s| s.parse().ok()) {
+                    let _ = self.input.try_send(Input::Free { shard });
+                }
+                continue;
+            }
             let Some(source) = channel.strip_prefix(&self.prefix) else { continue };
             if source.is_empty() || source.len() > MAX_ID {
                 tracing::warn!(channel, "a source's name has 1 to {MAX_ID} bytes; its message is left out");

@@ -21,9 +21,12 @@ use crate::log::{LogError, RedisSettings, connection::Link};
 use crate::pacing::{Pacer, Speed};
 use crate::recording::{Recording, RecordingError};
 use crate::service::writing::wait;
+use crate::stream_input;
 
 /// Most lines that are sent and not taken.
 const WINDOW: usize = 256;
+/// How many entries of a stream are kept, about.
+const STREAM_ENTRIES: u64 = 100_000;
 /// Silence of ingest after which it is said, and what is not taken is sent again.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Pause between two repetitions where ingest says that it lacks something.
@@ -36,6 +39,8 @@ pub struct ReplaySettings {
     pub redis: RedisSettings,
     /// The source's name.
     pub source: String,
+    /// Whether lines go to the source's stream, rather than to its channel.
+    pub to_stream: bool,
     /// How fast.
     pub speed: Speed,
     /// The recordings, one after another.
@@ -206,10 +211,18 @@ impl Player {
 
     /// Publishes; while Redis is away it goes on trying.
     async fn publish(&self, message: &[u8]) {
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&self.channel).arg(message);
+        let publish = if self.settings.to_stream {
+            let mut add = redis::cmd("XADD");
+            add.arg(&self.channel).arg("MAXLEN").arg("~").arg(STREAM_ENTRIES).arg("*");
+            add.arg(stream_input::FIELD).arg(message);
+            add
+        } else {
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(&self.channel).arg(message);
+            publish
+        };
         let mut tries = 0;
-        while let Err(error) = self.link.query::<i64>(&publish).await {
+        while let Err(error) = self.link.query::<redis::Value>(&publish).await {
             if tries == 0 {
                 tracing::warn!(%error, "can't publish");
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use log_bench::*;
 use tictac_ingest::log::{Batch, LogError};
+use tictac_ingest::stream_id::StreamId;
 use tictac_proto::log::{Alive, CATALOGUE};
 use tictac_proto::model::Side;
 use tictac_proto::position::Position;
@@ -28,6 +29,7 @@ contract! {
     garbage_is_listed
     a_tail_of_another_life_does_not_connect
     two_who_fight_leave_a_gapless_log
+    what_is_said_of_streams_is_read
 }
 
 async fn what_is_written_is_read(place: Place) {
@@ -112,6 +114,7 @@ async fn whoever_is_fenced_changes_nothing(place: Place) {
         gone: vec!["m".into()],
         covered: Position::new(new.at.epoch, first - 1),
         aged: Position::new(new.at.epoch, first - 1),
+        resume: vec![("s".into(), StreamId { ms: 7, n: 0 })],
     };
     let (mine, theirs) = (new.owner.clone(), old.owner.clone());
     let next = new.at.seq + 1;
@@ -134,7 +137,7 @@ async fn whoever_is_fenced_changes_nothing(place: Place) {
         (&mine, Position::new(new.at.epoch, next)),
         (&mine, Position::new(new.at.epoch, new.at.seq - 1)),
     ] {
-        let refused = writer.alive(0, who, Alive { at, now: 0, feeds: Vec::new() }).await;
+        let refused = writer.alive(0, who, Alive { at, now: 0, feeds: Vec::new() }, Vec::new()).await;
         assert!(matches!(refused, Err(LogError::Fenced { .. })), "{who:?} {at}");
     }
     assert!(matches!(writer.release(0, &theirs).await, Err(LogError::Fenced { .. })));
@@ -155,7 +158,8 @@ async fn a_lease_keeps_others_out_until_it_ends(place: Place) {
     while begun.elapsed() < lease * 2 {
         first.alive().await.unwrap();
         let refused = writer.acquire(0, &owner("b", 2), 0, NOW).await.unwrap_err();
-        assert_eq!(refused, LogError::Fenced { shard: 0, stored: first.at, owner: Some("a".into()) });
+        let LogError::Held { shard: 0, owner, remaining } = refused else { panic!("{refused}") };
+        assert!(owner == "a" && remaining <= lease && remaining > lease / 2, "{owner} {remaining:?}");
         refusals += 1;
         tokio::time::sleep(lease / 10).await;
     }
@@ -464,4 +468,27 @@ async fn two_who_fight_leave_a_gapless_log(place: Place) {
         assert!(pair[1].at.epoch >= pair[0].at.epoch);
     }
     assert_eq!(read.entries.last().unwrap().at.seq, a + b);
+}
+
+async fn what_is_said_of_streams_is_read(place: Place) {
+    let writer = place.writer();
+    let (mut scribe, acquired) = Scribe::acquire(writer.clone(), owner("a", 1), 0).await.unwrap();
+    assert!(acquired.resume.is_empty());
+    scribe.image("m").store("m");
+    scribe.batch.resume =
+        vec![("s".into(), StreamId { ms: 7, n: 1 }), ("t".into(), StreamId { ms: 9, n: 0 })];
+    scribe.write().await.unwrap();
+    let said = Alive { at: scribe.at, now: 0, feeds: Vec::new() };
+    writer.alive(0, &scribe.owner, said, vec![("s".into(), StreamId { ms: 8, n: 0 })]).await.unwrap();
+
+    // Whoever stands by may look, and disturbs nobody.
+    let looked = writer.look(0).await.unwrap();
+    assert_eq!(Position::new(looked.epoch, looked.n), scribe.at);
+    let expected = [("s".into(), StreamId { ms: 8, n: 0 }), ("t".into(), StreamId { ms: 9, n: 0 })];
+    assert_eq!(looked.resume, expected.clone().into());
+    assert_eq!(looked.markets.len(), 1);
+    scribe.change("m", 300, 1).write().await.unwrap();
+    writer.release(0, &scribe.owner).await.unwrap();
+    let (_, acquired) = Scribe::acquire(writer, owner("b", 2), 0).await.unwrap();
+    assert_eq!(acquired.resume, expected.into());
 }

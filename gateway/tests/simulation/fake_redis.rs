@@ -96,7 +96,14 @@ impl ShardLog {
             })
             .collect();
         markets.sort_by(|a, b| a.market.cmp(&b.market));
-        Acquired { epoch: self.epoch, n: self.n, covered: before.head, markets, unreadable: Vec::new() }
+        Acquired {
+            epoch: self.epoch,
+            n: self.n,
+            covered: before.head,
+            markets,
+            unreadable: Vec::new(),
+            resume: BTreeMap::new(),
+        }
     }
 
     /// The log after a position, if it reaches back to it.

@@ -10,6 +10,7 @@ use tictac_proto::sequencer::Refused;
 use tictac_proto::wire::Times;
 
 use super::catalogue::{Touch, project, step, touch};
+use super::shard::Awaited;
 use super::{Engine, Meta};
 use crate::problem::{Problem, ProblemKind};
 use crate::update::{StopScope, Update};
@@ -231,9 +232,11 @@ impl Engine {
         let from = self.markets.get(market).map_or(home, |m| m.shard);
         // First what can be refused.
         let entry = self.shard_mut(home).sequencer.image(source, market, book, times)?;
+        let awaited = entry.as_ref().map(|entry| Awaited { shard: home, at: entry.at });
         let old = self.shard_mut(from);
         if let Some(gone) = old.sequencer.gone(market, times) {
             old.push(gone, times.received);
+            awaited.into_iter().for_each(|awaited| old.moved(awaited));
         }
         self.rehome(market, event, home);
         self.push(home, market, entry, times);

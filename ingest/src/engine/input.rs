@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use tictac_proto::model::MarketId;
 use tictac_proto::wire::FeedState;
 
+use crate::stream_id::StreamId;
+
 /// Messages after which `taken` is sent at once.
 const TAKEN_MESSAGES: u32 = 64;
 /// Else it is sent after this, ms.
@@ -16,6 +18,8 @@ const TAKEN_AGAIN: i64 = 1_000;
 const NOT_WAITING: i64 = 60_000;
 /// Most markets that one request for images names.
 const MAX_ASKED: usize = 256;
+/// How much later than the catalogue's owner others ask for images, ms: most come by then.
+const ASK_LATER: i64 = 1_000;
 
 /// How a source's input reaches the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum Lane {
     Embedded,
     /// Over a channel that may lose anything.
     Lossy,
+    /// From a stream that is read on where it was left.
+    Stream,
 }
 
 /// What a message's number says.
@@ -90,6 +96,14 @@ pub struct InputTracker {
     taken: Option<u64>,
     taken_at: i64,
     untold: u32,
+    /// The last entry of its stream that was read.
+    position: StreamId,
+    /// Whether it is known where its stream is read from.
+    started: bool,
+    /// Whether nothing of it was missed since.
+    whole: bool,
+    /// How many readings must still find the end of its stream, before what is known is what it says now.
+    behind: u8,
     pub(super) told: Option<FeedState>,
 }
 
@@ -111,8 +125,69 @@ impl InputTracker {
             taken: None,
             taken_at: i64::MIN / 2,
             untold: 0,
+            position: StreamId::ZERO,
+            started: false,
+            whole: false,
+            behind: 0,
             told: None,
         }
+    }
+
+    /// Whether it is read from a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.lane == Lane::Stream
+    }
+
+    /// It is read from a stream from now on.
+    pub fn open_stream(&mut self) {
+        self.lane = Lane::Stream;
+        self.seek_end();
+    }
+
+    /// Its stream must be read to the end before what is known can be trusted: there are two readings to come, since the
+    /// next one may have been answered already.
+    pub fn seek_end(&mut self) {
+        self.behind = 2;
+    }
+
+    /// Its stream is read from here on.
+    pub fn start_stream(&mut self, start: StreamId) {
+        (self.position, self.started, self.whole) = (start, true, true);
+    }
+
+    /// Whether nothing of its stream was missed since it was begun to be read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_stream() && self.whole
+    }
+
+    /// Whether it is known where its stream is read from.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// The last entry of its stream that was read.
+    #[must_use]
+    pub fn stream_position(&self) -> StreamId {
+        self.position
+    }
+
+    /// An entry of its stream was read.
+    pub fn set_stream_position(&mut self, id: StreamId) {
+        self.position = id;
+    }
+
+    /// Its stream was read, to the end or not.
+    pub fn handle_stream_end(&mut self, reached: bool) {
+        self.behind = if reached { self.behind.saturating_sub(1) } else { self.behind.max(1) };
+    }
+
+    /// Whether its markets are known as they are now.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        self.untrusted.is_empty() && self.behind == 0
     }
 
     /// A message came in.
@@ -153,7 +228,7 @@ impl InputTracker {
         if self.lane == Lane::Embedded {
             return;
         }
-        self.lost = true;
+        (self.lost, self.whole) = (true, false);
         self.distrust(markets);
     }
 
@@ -206,11 +281,18 @@ impl InputTracker {
             (false, true) => FeedState::Stale,
         };
         let late = if self.late { FeedState::Stale } else { FeedState::Live };
-        heard.max(trust).max(late)
+        let behind = if self.behind > 0 { FeedState::Recovering } else { FeedState::Live };
+        heard.max(trust).max(late).max(behind)
     }
 
-    /// Markets whose images the source owes for too long, though it is heard: they are given up.
-    pub fn overdue(&mut self, now: i64, patience: i64, stale_after: i64) -> Vec<MarketId> {
+    /// Markets of ours whose images the source owes for too long, though it is heard: they are given up.
+    pub fn overdue(
+        &mut self,
+        now: i64,
+        patience: i64,
+        stale_after: i64,
+        ours: impl Fn(&MarketId) -> bool,
+    ) -> Vec<MarketId> {
         let heard = self.heard.is_some_and(|heard| now - heard <= stale_after);
         if self.untrusted.is_empty() || !heard {
             self.waiting_since = None;
@@ -221,8 +303,10 @@ impl InputTracker {
             return Vec::new();
         }
         self.waiting_since = None;
-        self.lost = false;
-        std::mem::take(&mut self.untrusted).into_iter().collect()
+        let overdue: Vec<MarketId> = self.untrusted.iter().filter(|m| ours(m)).cloned().collect();
+        self.untrusted.retain(|m| !ours(m));
+        self.lost &= !self.untrusted.is_empty();
+        overdue
     }
 
     fn taken_is_due(&self, seq: u64, now: i64) -> bool {
@@ -234,17 +318,22 @@ impl InputTracker {
         since >= TAKEN_AGAIN && self.heard.is_some_and(|heard| now - heard < NOT_WAITING)
     }
 
-    /// What is to be said to the source now. `hold` keeps back what would make it send more.
-    pub fn control(&mut self, now: i64, every: i64, hold: bool, out: &mut Vec<Control>) {
+    /// What is to be said to the source now. `leads`: by the catalogue's owner. `hold` keeps back what would make it send
+    /// more.
+    pub fn control(&mut self, now: i64, every: i64, leads: bool, hold: bool, out: &mut Vec<Control>) {
         if self.lane == Lane::Embedded {
             return;
         }
         // Held back, what was said last is said again: it is a sign of life.
-        if let Some(seq) = if hold { self.taken } else { self.seq }
+        if leads
+            && let Some(seq) = if hold { self.taken } else { self.seq }
             && self.taken_is_due(seq, now)
         {
             out.push(Control::Taken { seq, since: self.since.min(seq) });
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
+        }
+        if !self.untrusted.is_empty() && !leads && self.asked.is_none() {
+            self.asked = Some(now.saturating_sub(every) + ASK_LATER);
         }
         let ask = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());
         if !self.untrusted.is_empty() && ask {

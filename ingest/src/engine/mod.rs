@@ -6,29 +6,34 @@
 //! |---|---|
 //! | `mod` | the engine and what its shell calls |
 //! | `apply` | an update → the right shard's sequencer and the catalogue |
+//! | `checkpoint` | how far sources' streams are in the log for sure |
 //! | [`catalogue`] | what the catalogue has of a market |
+//! | `takeover` | what is stored of a shard → books, when it becomes ours and before that |
 //! | `shard` | entries that wait, snapshots that go with them, `covered` |
 //! | [`input`] | one source: numbers, silence, markets that need images |
 //! | [`problems`] | input that could not be taken |
 //! | [`settings`] | what can be set |
 //!
 //! A shard that is not ours (yet, or any more) takes updates all the same: its books are warm, and taking it over images
-//! them. What was restored from snapshots alone is not trusted: its source's feed is *recovering* until every market is
-//! imaged. Lost input makes it *stale* until the same.
+//! them. What was restored from snapshots alone is not trusted, unless its source's stream is read on from where the
+//! snapshots are: its source's feed is *recovering* until every market is imaged. Lost input makes it *stale* until the
+//! same.
 
 mod apply;
 pub mod catalogue;
+mod checkpoint;
 pub mod input;
 pub mod problems;
 pub mod settings;
 mod shard;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use tictac_proto::log::{Alive, CATALOGUE, FeedReport, shard_of};
-use tictac_proto::model::{Book, MarketField, MarketId};
+use tictac_proto::log::{Alive, CATALOGUE, FeedReport};
+use tictac_proto::model::{Book, MarketId};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{FeedState, Times};
 
@@ -36,10 +41,12 @@ pub use self::input::{Control, Lane, Sequence};
 pub use self::problems::{Problems, Seen};
 pub use self::settings::{EngineSettings, MAX_SOURCES};
 
+use self::checkpoint::Checkpoint;
 use self::input::InputTracker;
 use self::shard::Shard;
-use crate::log::{Acquired, Batch};
+use crate::log::{Batch, Resume};
 use crate::problem::{Problem, ProblemKind};
+use crate::stream_id::StreamId;
 
 /// Entries that may wait for the log before sources are no longer told to send more.
 const HOLD_ABOVE: usize = 4_096;
@@ -89,6 +96,9 @@ pub struct Engine {
     matched: BTreeSet<(i64, MarketId)>,
     terminal: VecDeque<(i64, MarketId)>,
     forgotten: Vec<(Arc<str>, MarketId)>,
+    /// Markets whose books came from the log, for readers that must know them.
+    restored: Vec<MarketId>,
+    checkpoint: Checkpoint,
     problems: Problems,
     counters: Counters,
 }
@@ -107,6 +117,8 @@ impl Engine {
             matched: BTreeSet::new(),
             terminal: VecDeque::new(),
             forgotten: Vec::new(),
+            restored: Vec::new(),
+            checkpoint: Checkpoint::default(),
             problems: Problems::default(),
             counters: Counters::default(),
         }
@@ -189,6 +201,23 @@ impl Engine {
     #[must_use]
     pub fn owns(&self, shard: u16) -> bool {
         self.shard(shard).is_owned()
+    }
+
+    /// A shard was asked for: somebody else owns it, or nothing is known.
+    pub fn handle_denied(&mut self, shard: u16, held: bool) {
+        self.shard_mut(shard).held = held;
+    }
+
+    /// Whether somebody else owned a shard when it was last asked for.
+    #[must_use]
+    pub fn is_held(&self, shard: u16) -> bool {
+        self.shard(shard).held
+    }
+
+    /// Whether every shard has an owner, we or somebody else, as far as is known.
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        self.shards.iter().chain([&self.catalogue]).all(|s| s.is_owned() || s.held)
     }
 
     /// Whether all is written and every change stored, so that whoever comes next has it all.
@@ -284,6 +313,39 @@ impl Engine {
         }
     }
 
+    /// A source is read from a stream, of which nothing is lost: until it says otherwise, it is behind. Whether there was
+    /// room for it.
+    pub fn open_stream(&mut self, source: &Arc<str>, now: i64) -> bool {
+        let room = self.add_source(source, Lane::Stream, now);
+        if let Some(tracker) = self.sources.get_mut(source) {
+            tracker.open_stream();
+        }
+        room
+    }
+
+    /// The next message of a source is this entry of its stream.
+    pub fn handle_stream_entry(&mut self, source: &str, id: StreamId) {
+        if let Some(tracker) = self.sources.get_mut(source) {
+            tracker.set_stream_position(id);
+        }
+    }
+
+    /// One reading of a source's stream is done: whether it was read as far as it went.
+    pub fn handle_stream_end(&mut self, source: &str, reached: bool) {
+        if let Some(tracker) = self.sources.get_mut(source) {
+            tracker.handle_stream_end(reached);
+        }
+    }
+
+    /// A source's stream began anew: positions in the old one say nothing, and what it held is lost.
+    pub fn handle_stream_reset(&mut self, source: &Arc<str>) {
+        if let Some(tracker) = self.sources.get_mut(source) {
+            tracker.set_stream_position(StreamId::ZERO);
+        }
+        self.checkpoint.forget();
+        self.handle_loss(source);
+    }
+
     /// A source says that its data are late, or not any more.
     pub fn handle_late(&mut self, source: &str, late: bool) {
         if let Some(tracker) = self.sources.get_mut(source) {
@@ -296,107 +358,10 @@ impl Engine {
         self.problems.add(source, problem, now);
     }
 
-    /// A shard is ours from now on: what is stored and not known here is restored, and every book is imaged.
-    pub fn handle_acquired(&mut self, shard: u16, mut acquired: Acquired, now: i64) {
-        for (market, why) in &acquired.unreadable {
-            tracing::error!(shard, %market, why, "a stored market can't be read; it is missing until its source images it");
-        }
-        let times = Times { source: now, received: now, ..Times::default() };
-        let stored = std::mem::take(&mut acquired.markets);
-        let mut orphans = Vec::new();
-        let mut restored = Vec::new();
-        for stored in stored {
-            let id = stored.market.clone();
-            let event: Arc<str> = stored.book.fields.text(MarketField::Event).unwrap_or(&id).into();
-            let home = shard_of(&event, self.settings.shards);
-            let keep = if shard == CATALOGUE {
-                // Until its own shard is ours nothing is known of it; after that it would be known.
-                self.markets.contains_key(&id) || !self.owns(home)
-            } else {
-                if self.is_doubtful(&id, &stored.book) {
-                    // What is stored was written by one that heard more. (The entry is for nobody: the shard is not ours.)
-                    let _ = self.shard_mut(shard).sequencer.gone(&id, times);
-                }
-                let known = self.markets.get(&id).map(|m| m.shard);
-                known.map_or_else(
-                    || home == shard && self.shard(shard).may_restore(&id),
-                    |known| known == shard,
-                )
-            };
-            if !keep {
-                orphans.push(id);
-                continue;
-            }
-            restored.push((id, event, stored));
-        }
-        let mut books = Vec::with_capacity(restored.len());
-        for (id, event, stored) in restored {
-            let fresh = !self.markets.contains_key(&id) || self.shard(shard).sequencer.book(&id).is_none();
-            if shard != CATALOGUE && fresh {
-                let source: Arc<str> = stored.book.fields.text(MarketField::Source).unwrap_or("").into();
-                if self.markets.contains_key(&id) {
-                    self.rehome(&id, event, shard);
-                } else {
-                    self.adopt(&id, &source, event, shard, now);
-                }
-                if !stored.book.status().is_terminal()
-                    && self.add_source(&source, Lane::Lossy, now)
-                    && let Some(tracker) = self.sources.get_mut(&source)
-                {
-                    tracker.distrust([id.clone()].into_iter());
-                }
-            }
-            books.push(stored);
-        }
-        let mine = self.shard_mut(shard);
-        mine.sequencer.restore(books);
-        for meta in self.markets.values_mut().filter(|m| m.shard == shard) {
-            meta.partial = false;
-        }
-        let mine = self.shard_mut(shard);
-        mine.take_over(&acquired, orphans, times, now);
-        self.counters.epochs += 1;
-        if shard == CATALOGUE {
-            let known: Vec<MarketId> = self.markets.keys().cloned().collect();
-            known.iter().for_each(|m| self.list(m, times, now));
-        } else {
-            self.reconcile(shard, times, now);
-        }
-    }
-
-    /// Whether our own book of a market is less to be trusted than what is stored.
-    fn is_doubtful(&self, market: &MarketId, stored: &Book) -> bool {
-        let Some(meta) = self.markets.get(market) else { return false };
-        let untrusted = self.sources.get(&meta.source).is_some_and(|t| t.untrusted().contains(market));
-        let same = stored.fields.text(MarketField::Source) == Some(&*meta.source);
-        same && !meta.unconfirmed && (meta.partial || untrusted)
-    }
-
-    /// Brings the catalogue in step with a shard that was just taken over.
-    fn reconcile(&mut self, shard: u16, times: Times, now: i64) {
-        let mine: Vec<MarketId> = self.shard(shard).sequencer.markets().map(|m| m.0.clone()).collect();
-        for market in &mine {
-            self.list(market, times, now);
-            self.note_status(market, now);
-        }
-        let shards = self.settings.shards;
-        let home =
-            |id: &MarketId, book: &Book| shard_of(book.fields.text(MarketField::Event).unwrap_or(id), shards);
-        let unknown: Vec<MarketId> = self
-            .catalogue
-            .sequencer
-            .markets()
-            .filter(|(id, _, book)| home(id, book) == shard && !self.markets.contains_key(*id))
-            .map(|m| m.0.clone())
-            .collect();
-        for market in unknown {
-            self.unlist(&market, times, now);
-        }
-    }
-
     /// A shard is not ours any more, or it is not known what was written: it must be taken over again. Books stay.
     pub fn handle_lost(&mut self, shard: u16) {
         self.shard_mut(shard).lose();
+        self.checkpoint.forget();
     }
 
     /// What was taken last for a shard is written.
@@ -419,29 +384,49 @@ impl Engine {
     /// The next batch of a shard, unless something of it is under way. [`Self::handle_written`] or [`Self::handle_lost`]
     /// must follow.
     pub fn take_batch(&mut self, shard: u16, now: i64) -> Option<Batch> {
-        let Self { shards, catalogue, settings, .. } = self;
-        shards.get_mut(usize::from(shard)).unwrap_or(catalogue).take_batch(now, settings)
-    }
-
-    /// The next `alive` of a shard, if it is due and nothing is under way. The same must follow.
-    pub fn take_alive(&mut self, shard: u16, now: i64) -> Option<Alive> {
-        let every = self.settings.alive_every;
-        self.shard_mut(shard).begin_alive(now, every).then(|| Alive {
-            at: self.written(shard),
-            now,
-            feeds: self.feeds(now),
-        })
-    }
-
-    /// What is to be said to sources now. Only the catalogue's owner says something: those that stand by may be behind.
-    pub fn take_control(&mut self, now: i64) -> Vec<(Arc<str>, Control)> {
-        if !self.catalogue.is_owned() {
-            return Vec::new();
+        while let Some(awaited) = self.shard(shard).first_move()
+            && self.shard(awaited.shard).has_written(awaited.at)
+        {
+            self.shard_mut(shard).pass_move();
         }
+        if self.shard(shard).has_elsewhere() {
+            for there in self.shard(shard).elsewhere() {
+                if self.shard(there).has_images_written() {
+                    self.shard_mut(shard).let_go(there);
+                }
+            }
+        }
+        let Self { shards, catalogue, settings, checkpoint, .. } = self;
+        let shard = shards.get_mut(usize::from(shard)).unwrap_or(catalogue);
+        let mut batch = shard.take_batch(now, settings)?;
+        batch.resume = shard.take_resume(checkpoint.held());
+        Some(batch)
+    }
+
+    /// The next `alive` of a shard, and how far sources' streams are in its log, if it is due and nothing is under way.
+    /// The same must follow.
+    pub fn take_alive(&mut self, shard: u16, now: i64) -> Option<(Alive, Vec<Resume>)> {
+        let every = self.settings.alive_every;
+        if !self.shard_mut(shard).begin_alive(now, every) {
+            return None;
+        }
+        let mut feeds = self.feeds(now);
+        let mine = self.shard_mut(shard);
+        feeds.iter_mut().for_each(|feed| feed.state = mine.say(&feed.source, feed.state));
+        let alive = Alive { at: self.written(shard), now, feeds };
+        let Self { shards, catalogue, checkpoint, .. } = self;
+        let resume = shards.get_mut(usize::from(shard)).unwrap_or(catalogue).take_resume(checkpoint.held());
+        Some((alive, resume))
+    }
+
+    /// What is to be said to sources now. What was taken in only the catalogue's owner says; images are asked for by
+    /// whoever needs them, the catalogue's owner first, whose images warm the others too.
+    pub fn take_control(&mut self, now: i64) -> Vec<(Arc<str>, Control)> {
+        let leads = self.catalogue.is_owned();
         let hold = self.backlog() > HOLD_ABOVE;
         let (mut all, mut some) = (Vec::new(), Vec::new());
         for (source, tracker) in &mut self.sources {
-            tracker.control(now, self.settings.image_every, hold, &mut some);
+            tracker.control(now, self.settings.image_every, leads, hold, &mut some);
             all.extend(some.drain(..).map(|c| (source.clone(), c)));
         }
         all
@@ -450,6 +435,18 @@ impl Engine {
     /// Markets that are gone since the last call, for readers that remember them.
     pub fn take_forgotten(&mut self) -> Vec<(Arc<str>, MarketId)> {
         std::mem::take(&mut self.forgotten)
+    }
+
+    /// Markets restored from the log since the last call, for readers that must know them.
+    pub fn take_restored(&mut self) -> Vec<(Arc<str>, MarketId)> {
+        let restored = std::mem::take(&mut self.restored);
+        restored.into_iter().filter_map(|id| Some((self.markets.get(&id)?.source.clone(), id))).collect()
+    }
+
+    /// Whether every market is known as it is now: nothing waits for an image, and no stream is behind.
+    #[must_use]
+    pub fn is_warm(&self) -> bool {
+        self.sources.values().all(InputTracker::is_warm) && self.markets.values().all(|m| !m.partial)
     }
 
     /// What time brings: feed states, matched volumes that waited, terminal markets that go. Call it every 50 ms or so.
@@ -471,17 +468,20 @@ impl Engine {
         }
         self.give_up(times, now);
         self.tell_feeds(now);
+        self.check();
     }
 
     /// Suspends what its source does not image though it is heard.
     fn give_up(&mut self, times: Times, now: i64) {
-        if !self.catalogue.is_owned() {
-            return;
-        }
         let mut overdue = Vec::new();
-        for (source, tracker) in &mut self.sources {
-            let stale_after = self.settings.stale_after(source);
-            overdue.extend(tracker.overdue(now, self.settings.image_patience, stale_after));
+        let Self { sources, markets, shards, settings, .. } = self;
+        let mine = |market: &MarketId| {
+            let home = markets.get(market).and_then(|m| shards.get(usize::from(m.shard)));
+            home.is_none_or(Shard::is_owned)
+        };
+        for (source, tracker) in sources {
+            let stale_after = settings.stale_after(source);
+            overdue.extend(tracker.overdue(now, settings.image_patience, stale_after, mine));
         }
         for market in overdue {
             let Some(meta) = self.markets.get_mut(&market) else { continue };

@@ -3,7 +3,8 @@
 //! Each changed market is stored at the latest every few seconds, oldest change first, so that `covered` (up to where
 //! snapshots hold every change) follows the log's head closely and the log may forget what is below it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -12,10 +13,11 @@ use tictac_proto::log::{Entry, What};
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
 use tictac_proto::sequencer::Sequencer;
-use tictac_proto::wire::Times;
+use tictac_proto::wire::{FeedState, Times};
 
 use super::settings::EngineSettings;
-use crate::log::{Acquired, Batch};
+use crate::log::{Acquired, Batch, Resume};
+use crate::stream_id::StreamId;
 
 /// Most entries of one batch.
 const MAX_ENTRIES: usize = 1_024;
@@ -33,14 +35,52 @@ struct Ready {
     bytes: Bytes,
 }
 
+/// What was said of a source's feed.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    state: FeedState,
+    /// It is better now, which may be said when the entries up to this number are written: they made it so.
+    better_at: Option<u64>,
+}
+
+/// A market whose `gone` is not written yet.
+#[derive(Debug)]
+struct Going {
+    /// Number of that entry.
+    seq: u64,
+    market: MarketId,
+    /// Number of its first change that no snapshot holds.
+    first: u64,
+    /// Whether its snapshot is to be deleted: unless it came back meanwhile.
+    deletes: bool,
+}
+
+/// A stored market that is not to be here, and in which other shard it is.
+pub(super) type Orphan = (MarketId, Option<u16>);
+
+fn orphan(market: MarketId) -> Going {
+    Going { seq: 0, market, first: u64::MAX, deletes: true }
+}
+
+/// An entry of another shard that must be written first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Awaited {
+    pub(super) shard: u16,
+    pub(super) at: Position,
+}
+
 /// One shard.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) sequencer: Sequencer,
     owned: bool,
+    /// Whether somebody else owned it when we last asked.
+    pub(super) held: bool,
     pending: VecDeque<Entry>,
     /// Up to where the log has confirmed.
     written: Position,
+    /// Number of the last image with which the epoch began.
+    imaged: u64,
     /// Last entry of the batch under way; a message without entries has the one before.
     in_flight: Option<Position>,
     /// Number of the first change of a market that no snapshot holds.
@@ -50,8 +90,13 @@ pub(super) struct Shard {
     /// Markets that are stored with the batch that holds their last change.
     urgent: BTreeSet<MarketId>,
     ready: Vec<Ready>,
+    /// Markets that moved away: the entry which says so waits until the one that images them there is written, lest a
+    /// death between the two loses them.
+    moves: VecDeque<(u64, Awaited)>,
+    /// Stored markets that are elsewhere: their snapshots here wait until their images there are written.
+    elsewhere: Vec<(MarketId, u16)>,
     /// Snapshots to be deleted with the batch that reaches this number.
-    gone: Vec<(u64, MarketId)>,
+    gone: Vec<Going>,
     /// Markets that went while the shard was not ours: what is stored of them is not restored.
     gone_unowned: HashSet<MarketId, RandomState>,
     covered: Position,
@@ -60,6 +105,14 @@ pub(super) struct Shard {
     most_pending: usize,
     marks: VecDeque<(i64, Position)>,
     alive_due: i64,
+    /// What was said last of each source's feed in this epoch.
+    said: BTreeMap<Arc<str>, Said>,
+    /// Streams of which the log holds more than the books that will be written next: what it must be told with them.
+    lowered: BTreeMap<Arc<str>, StreamId>,
+    /// Whether what is under way tells it.
+    lowering: bool,
+    /// How far the log holds sources' streams for sure, as it was told or told us last.
+    pub(super) resumed: BTreeMap<Arc<str>, StreamId>,
 }
 
 impl Shard {
@@ -67,20 +120,51 @@ impl Shard {
         Self {
             sequencer: Sequencer::new(),
             owned: false,
+            held: false,
             pending: VecDeque::new(),
             written: Position::ZERO,
+            imaged: 0,
             in_flight: None,
             dirty: HashMap::default(),
             queue: VecDeque::new(),
             urgent: BTreeSet::new(),
             ready: Vec::new(),
+            moves: VecDeque::new(),
+            elsewhere: Vec::new(),
             gone: Vec::new(),
             gone_unowned: HashSet::default(),
             covered: Position::ZERO,
             most_pending: (log_capacity as usize / 2).saturating_sub(2 * MAX_ENTRIES).max(MAX_ENTRIES),
             marks: VecDeque::new(),
             alive_due: 0,
+            said: BTreeMap::new(),
+            lowered: BTreeMap::new(),
+            lowering: false,
+            resumed: BTreeMap::new(),
         }
+    }
+
+    /// How far sources' streams are in the log for sure, where that is news to it.
+    pub(super) fn take_resume(&mut self, held: &BTreeMap<Arc<str>, StreamId>) -> Vec<Resume> {
+        self.lowering = true;
+        let mut news: Vec<Resume> = self.lowered.clone().into_iter().collect();
+        for (source, id) in held {
+            if self.resumed.insert(source.clone(), *id) != Some(*id) {
+                news.push((source.clone(), *id));
+            }
+        }
+        news
+    }
+
+    /// The books that will be written next hold less of these streams than the log.
+    pub(super) fn lower(&mut self, lowered: BTreeMap<Arc<str>, StreamId>) {
+        (self.lowered, self.lowering) = (lowered, false);
+    }
+
+    /// The last entry that waits or is under way.
+    pub(super) fn last_waiting(&self) -> Option<Position> {
+        let waiting = self.pending.back().map(|entry| entry.at).or(self.in_flight);
+        waiting.filter(|at| *at > self.written)
     }
 
     pub(super) fn is_owned(&self) -> bool {
@@ -104,9 +188,65 @@ impl Shard {
         !self.gone_unowned.contains(market)
     }
 
+    /// What went while the shard was not ours may come back.
+    pub(super) fn forget_gone(&mut self) {
+        self.gone_unowned.clear();
+    }
+
     /// Whether everything is written and stored.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.in_flight.is_none() && self.dirty.is_empty() && self.ready.is_empty()
+        self.pending.is_empty()
+            && self.in_flight.is_none()
+            && self.dirty.is_empty()
+            && self.ready.is_empty()
+            && self.elsewhere.is_empty()
+    }
+
+    /// Whether there are stored markets here that are elsewhere.
+    pub(super) fn has_elsewhere(&self) -> bool {
+        !self.elsewhere.is_empty()
+    }
+
+    /// The shards where stored markets are.
+    pub(super) fn elsewhere(&self) -> BTreeSet<u16> {
+        self.elsewhere.iter().map(|e| e.1).collect()
+    }
+
+    /// The images of another shard are written, or not ours to write: what is stored here of its markets can go.
+    pub(super) fn let_go(&mut self, shard: u16) {
+        let there = self.elsewhere.extract_if(.., |e| e.1 == shard).map(|e| orphan(e.0));
+        self.gone.extend(there);
+    }
+
+    /// Whether the images with which the epoch began are written, or somebody else's to write.
+    pub(super) fn has_images_written(&self) -> bool {
+        if self.owned { self.written.seq >= self.imaged } else { self.held }
+    }
+
+    /// Whether an entry of this shard is written, or will not be by us.
+    pub(super) fn has_written(&self, at: Position) -> bool {
+        if !self.owned {
+            return true;
+        }
+        // Of an earlier epoch: all was imaged anew since.
+        if at.epoch == self.written.epoch { at <= self.written } else { self.written.seq >= self.imaged }
+    }
+
+    /// The market that went by the last entry is in another shard from now on.
+    pub(super) fn moved(&mut self, awaited: Awaited) {
+        if let Some(last) = self.pending.back().filter(|_| self.owned) {
+            self.moves.push_back((last.at.seq, awaited));
+        }
+    }
+
+    /// The first move away whose other half was not written when it was last looked at.
+    pub(super) fn first_move(&self) -> Option<Awaited> {
+        self.moves.front().map(|m| m.1)
+    }
+
+    /// The other half of the first move is written.
+    pub(super) fn pass_move(&mut self) {
+        self.moves.pop_front();
     }
 
     /// Takes in an entry that the sequencer just made.
@@ -125,14 +265,16 @@ impl Shard {
         match &entry.what {
             What::Delta { market, stop, .. } => self.touch(market, seq, now, *stop),
             What::Image { market, .. } => {
-                self.gone.retain(|g| g.1 != *market);
+                self.gone.iter_mut().filter(|g| g.market == *market).for_each(|g| g.deletes = false);
+                self.elsewhere.retain(|e| e.0 != *market);
                 self.touch(market, seq, now, true);
             }
             What::Stop { markets, .. } => markets.iter().for_each(|m| self.touch(m, seq, now, true)),
             What::Gone { market } => {
-                self.dirty.remove(market);
+                let ready = self.ready.iter().filter(|r| r.market == *market).map(|r| r.first);
+                let first = ready.chain(self.dirty.remove(market)).min().unwrap_or(u64::MAX);
                 self.ready.retain(|r| r.market != *market);
-                self.gone.push((seq, market.clone()));
+                self.gone.push(Going { seq, market: market.clone(), first, deletes: true });
             }
         }
         self.pending.push_back(entry);
@@ -152,15 +294,17 @@ impl Shard {
     }
 
     /// Begins an epoch of our own. Stored markets were restored before.
-    pub(super) fn take_over(&mut self, acquired: &Acquired, orphans: Vec<MarketId>, times: Times, now: i64) {
+    pub(super) fn take_over(&mut self, acquired: &Acquired, orphans: Vec<Orphan>, times: Times, now: i64) {
         self.lose();
-        self.owned = true;
+        (self.owned, self.held) = (true, false);
+        self.said.clear();
         self.gone_unowned.clear();
         self.written = Position::new(acquired.epoch, acquired.n);
         self.covered = acquired.covered;
         self.alive_due = now;
         self.marks.clear();
         self.pending.extend(self.sequencer.take_over(acquired.epoch, acquired.n, times));
+        self.imaged = self.pending.back().map_or(acquired.n, |last| last.at.seq);
         // Until the last image is stored, changes from before it may still be in the log alone.
         let first = acquired.covered.seq + 1;
         for entry in &self.pending {
@@ -170,12 +314,17 @@ impl Shard {
                 self.urgent.insert(market.clone());
             }
         }
-        self.gone.extend(orphans.into_iter().map(|market| (0, market)));
+        for (market, elsewhere) in orphans {
+            match elsewhere {
+                Some(shard) => self.elsewhere.push((market, shard)),
+                None => self.gone.push(orphan(market)),
+            }
+        }
     }
 
     /// The shard is not ours any more, or not known to be. Books stay.
     pub(super) fn lose(&mut self) {
-        for (_, market) in self.gone.drain(..) {
+        for Going { market, .. } in self.gone.drain(..) {
             if self.gone_unowned.len() < MAX_MARKETS_PER_SHARD && self.sequencer.book(&market).is_none() {
                 self.gone_unowned.insert(market);
             }
@@ -187,6 +336,8 @@ impl Shard {
         self.queue.clear();
         self.urgent.clear();
         self.ready.clear();
+        self.moves.clear();
+        self.elsewhere.clear();
     }
 
     /// The next batch, if there is something to write and nothing is under way.
@@ -197,6 +348,10 @@ impl Shard {
         while self.queue.front().is_some_and(|(_, first, market)| self.dirty.get(market) != Some(first)) {
             self.queue.pop_front();
         }
+        let held_at = self.moves.front().map_or(u64::MAX, |m| m.0);
+        if held_at == self.written.seq + 1 {
+            return None;
+        }
         let aged = self.queue.front().is_some_and(|(since, ..)| now - since >= settings.snapshot_every);
         if self.pending.is_empty() && !aged && self.gone.is_empty() && self.ready.is_empty() {
             return None;
@@ -204,6 +359,9 @@ impl Shard {
         let mut batch = Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
         let mut bytes = 0;
         while batch.entries.len() < MAX_ENTRIES && bytes < MAX_BYTES {
+            if self.pending.front().is_none_or(|entry| entry.at.seq >= held_at) {
+                break;
+            }
             let Some(mut entry) = self.pending.pop_front() else { break };
             entry.times.published = now;
             let encoded = Bytes::from(entry.encode());
@@ -213,11 +371,11 @@ impl Shard {
         let last = self.written.seq + batch.entries.len() as u64;
         self.store(last, bytes, now, settings, &mut batch);
         let mut gone = std::mem::take(&mut self.gone);
-        gone.retain(|(seq, market)| {
-            if *seq <= last {
-                batch.gone.push(market.clone());
+        gone.retain(|going| {
+            if going.seq <= last && going.deletes {
+                batch.gone.push(going.market.clone());
             }
-            *seq > last
+            going.seq > last
         });
         self.gone = gone;
         self.cover(last);
@@ -304,7 +462,8 @@ impl Shard {
         }
         let dirty = self.queue.front().map(|q| q.1);
         let ahead = self.ready.iter().map(|r| r.first).min();
-        let first = dirty.into_iter().chain(ahead).min().unwrap_or(u64::MAX);
+        let going = self.gone.iter().map(|g| g.first).min();
+        let first = dirty.into_iter().chain(ahead).chain(going).min().unwrap_or(u64::MAX);
         let seq = last.min(first - 1);
         if seq > self.covered.seq || (first > last && seq == last) {
             self.covered = Position::new(self.written.epoch, seq);
@@ -315,12 +474,31 @@ impl Shard {
     pub(super) fn confirm(&mut self) {
         if let Some(head) = self.in_flight.take() {
             self.written = head;
+            // An `alive` that can't be sent is dropped, but not what holds images.
+            if self.lowering && head.seq >= self.imaged {
+                self.lowered.clear();
+            }
         }
     }
 
     /// `alive` is to be sent as soon as nothing is under way.
     pub(super) fn hasten_alive(&mut self) {
         self.alive_due = i64::MIN;
+    }
+
+    /// What may be said of a source's feed, whose state is this now: what is worse at once, what is better only when all
+    /// that made it so is written.
+    pub(super) fn say(&mut self, source: &Arc<str>, state: FeedState) -> FeedState {
+        let last = self.pending.back().map_or(self.written.seq, |entry| entry.at.seq);
+        let written = self.written.seq;
+        let begun = if self.pending.is_empty() { state } else { FeedState::Recovering };
+        let said =
+            self.said.entry(source.clone()).or_insert(Said { state: begun.max(state), better_at: None });
+        if state < said.state && *said.better_at.get_or_insert(last) > written {
+            return said.state;
+        }
+        *said = Said { state, better_at: None };
+        state
     }
 
     /// Whether `alive` is due; if so it is under way from now on.

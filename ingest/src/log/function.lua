@@ -1,13 +1,14 @@
-#!lua name=tictac_2
+#!lua name=tictac_3
 -- The write side of a shard's log. Whoever changes what a function does raises the version in the library's and the
 -- functions' names, so that programs of both versions can run side by side.
 --
--- KEYS, for all: 1 owner's lease, 2 epoch, 3 number of the last entry, 4 log, 5 ids of the markets with a snapshot;
+-- KEYS, for all: 1 owner's lease, 2 epoch, 3 number of the last entry, 4 log, 5 ids of the markets with a snapshot,
+-- 6 how far each source's stream is in the log (hash of source and stream id);
 -- for append then one key for each snapshot, then one for each market that is gone.
 -- All keys of a shard share a hash tag, and so a slot.
 --
 -- Every answer is {done, epoch, number, owner}: done is '1', or '0' where nothing was written; the rest is what is
--- stored, '' where there is nothing.
+-- stored, '' where there is nothing. A refused acquire adds for how long (ms) the owner's lease still runs.
 --
 -- A function does not roll back: every check comes before the first write, and XADD, the one write that Redis itself
 -- can still refuse (an id at or below the top), is the first.
@@ -48,7 +49,9 @@ local function acquire(keys, args)
   local owner, now, slot, lease, seen = args[1], tonumber(args[2]), tonumber(args[3]), args[4], tonumber(args[5])
   local holder = redis.call('GET', keys[1])
   if holder and holder ~= owner then
-    return answer('0', keys)
+    local refused = answer('0', keys)
+    refused[5] = text(redis.call('PTTL', keys[1]))
+    return refused
   end
   local epoch = tonumber(redis.call('GET', keys[2]) or '0')
   local number = tonumber(redis.call('GET', keys[3]) or '0')
@@ -77,18 +80,26 @@ local function renew(keys, args)
   return { '1', args[1], redis.call('GET', keys[3]) or '', args[2] }
 end
 
--- ARGV: owner.
+-- Notes how far sources' streams are in the log: args[at] says how many, then source and stream id of each.
+local function note(keys, args, at)
+  for i = 1, tonumber(args[at]) do
+    redis.call('HSET', keys[6], args[at + 2 * i - 1], args[at + 2 * i])
+  end
+end
+
+-- ARGV: owner, channel, shard. Those that stand by hear on the channel that the shard is free.
 local function release(keys, args)
   if redis.call('GET', keys[1]) ~= args[1] then
     return answer('0', keys)
   end
   redis.call('DEL', keys[1])
+  redis.call('PUBLISH', args[2], args[3])
   return answer('1', keys)
 end
 
 -- ARGV: epoch, owner, number of the first entry, channel, lowest id to keep ('' to keep all), most entries to keep,
 -- how many entries, snapshots, gone, lease (ms); then the entries; then market and bytes of each snapshot; then each gone
--- market. Who writes lives: the lease begins anew.
+-- market; then what note takes. Who writes lives: the lease begins anew.
 local function append(keys, args)
   local epoch, owner, first, channel, keep, most = args[1], args[2], args[3], args[4], args[5], args[6]
   local entries, snapshots, gone = tonumber(args[7]), tonumber(args[8]), tonumber(args[9])
@@ -108,14 +119,15 @@ local function append(keys, args)
   redis.call('PEXPIRE', keys[1], args[10])
   at = at + entries
   for i = 1, snapshots do
-    redis.call('SET', keys[5 + i], args[at + 2 * i])
+    redis.call('SET', keys[6 + i], args[at + 2 * i])
     redis.call('SADD', keys[5], args[at + 2 * i - 1])
   end
   at = at + 2 * snapshots
   for i = 1, gone do
-    redis.call('DEL', keys[5 + snapshots + i])
+    redis.call('DEL', keys[6 + snapshots + i])
     redis.call('SREM', keys[5], args[at + i])
   end
+  note(keys, args, at + gone + 1)
   local last = text(stored + entries)
   redis.call('SET', keys[3], last)
   -- Never by time: ids are no times. '~' drops whole nodes of the stream only: cheap, and it keeps rather more.
@@ -130,18 +142,19 @@ local function append(keys, args)
   return { '1', epoch, last, owner }
 end
 
--- ARGV: epoch, owner, number of the last entry, channel, message, lease (ms).
+-- ARGV: epoch, owner, number of the last entry, channel, message, lease (ms); then what note takes.
 local function alive(keys, args)
   if not is_owner(keys, args[1], args[2]) or redis.call('GET', keys[3]) ~= args[3] then
     return answer('0', keys)
   end
   redis.call('PEXPIRE', keys[1], args[6])
+  note(keys, args, 7)
   redis.call('PUBLISH', args[4], args[5])
   return { '1', args[1], args[3], args[2] }
 end
 
-redis.register_function('tictac_acquire_2', acquire)
-redis.register_function('tictac_renew_2', renew)
-redis.register_function('tictac_release_2', release)
-redis.register_function('tictac_append_2', append)
-redis.register_function('tictac_alive_2', alive)
+redis.register_function('tictac_acquire_3', acquire)
+redis.register_function('tictac_renew_3', renew)
+redis.register_function('tictac_release_3', release)
+redis.register_function('tictac_append_3', append)
+redis.register_function('tictac_alive_3', alive)

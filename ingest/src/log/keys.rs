@@ -48,9 +48,19 @@ impl Keys {
         self.shard(shard, "markets")
     }
 
+    /// How far each source's stream is in the log, a hash.
+    pub(crate) fn resume(&self, shard: u16) -> String {
+        self.shard(shard, "resume")
+    }
+
     /// A market's snapshot.
     pub(crate) fn snapshot(&self, shard: u16, market: &str) -> String {
         self.shard(shard, &format!("snap:{market}"))
+    }
+
+    /// Where owners say that a shard is free. Plain pub/sub, for all shards.
+    pub(crate) fn free(&self) -> String {
+        format!("{}:free", self.prefix)
     }
 
     /// The live channel.

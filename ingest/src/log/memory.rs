@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::outbox::Outbox;
 use super::recovery::{self, Holdings, RawEntry};
-use super::{Acquired, Batch, LiveEvent, LogError, Owner, Snapshots, Tail};
+use super::{Acquired, Batch, LiveEvent, LogError, Owner, Resume, Snapshots, Tail};
+use crate::stream_id::StreamId;
 
 /// Bounds of each shard's log.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,7 @@ struct Shard {
     /// Of the log's entries.
     bytes: usize,
     snapshots: BTreeMap<MarketId, Bytes>,
+    resume: BTreeMap<Arc<str>, StreamId>,
     followers: Vec<Outbox>,
 }
 
@@ -65,7 +67,12 @@ struct Lease {
 impl Shard {
     /// Whose lease is alive.
     fn owner(&self) -> Option<&str> {
-        self.lease.as_ref().filter(|lease| Instant::now() < lease.until).map(|lease| lease.owner.as_str())
+        self.living().map(|lease| lease.owner.as_str())
+    }
+
+    /// The lease that is alive.
+    fn living(&self) -> Option<&Lease> {
+        self.lease.as_ref().filter(|lease| Instant::now() < lease.until)
     }
 
     fn fenced(&self, shard: u16) -> LogError {
@@ -142,26 +149,29 @@ impl MemoryLog {
         seen_epoch: u64,
         now_ms: u64,
     ) -> Result<Acquired, LogError> {
-        let (at, holdings) = {
+        let (at, holdings, resume) = {
             let mut shards = self.shards();
             let state = shards.entry(shard).or_default();
-            if state.owner().is_some_and(|holder| holder != owner.id) {
-                return Err(state.fenced(shard));
+            if let Some(lease) = state.living().filter(|lease| lease.owner != owner.id) {
+                let remaining = lease.until.duration_since(Instant::now());
+                return Err(LogError::Held { shard, owner: lease.owner.clone(), remaining });
             }
             let holdings = state.holdings();
             state.at.epoch = next_epoch(state.at.epoch, seen_epoch, now_ms, owner.slot);
             state.lease =
                 Some(Lease { owner: owner.id.clone(), until: Instant::now() + self.shared.settings.lease });
-            (state.at, holdings)
+            (state.at, holdings, state.resume.clone())
         };
-        let recovered = holdings.recover();
-        Ok(Acquired {
-            epoch: at.epoch,
-            n: at.seq,
-            markets: recovered.markets,
-            unreadable: recovered.unreadable,
-            covered: recovered.covered,
-        })
+        Ok(holdings.recover().into_acquired(at, resume))
+    }
+
+    pub(super) fn look(&self, shard: u16) -> Acquired {
+        let (at, holdings, resume) = {
+            let mut shards = self.shards();
+            let state = shards.entry(shard).or_default();
+            (state.at, state.holdings(), state.resume.clone())
+        };
+        holdings.recover().into_acquired(at, resume)
     }
 
     pub(super) fn append(&self, shard: u16, owner: &Owner, batch: &Batch) -> Result<(), LogError> {
@@ -196,6 +206,7 @@ impl MemoryLog {
             state.snapshots.remove(market);
         }
         state.at.seq = batch.last();
+        state.resume.extend(batch.resume.iter().cloned());
         while let Some(first) = state.log.front() {
             let crowded = state.log.len() > settings.entries || state.bytes > settings.bytes;
             if first.at > batch.covered || (first.at > batch.forget() && !crowded) {
@@ -212,13 +223,20 @@ impl MemoryLog {
         Ok(())
     }
 
-    pub(super) fn alive(&self, shard: u16, owner: &Owner, alive: &Alive) -> Result<(), LogError> {
+    pub(super) fn alive(
+        &self,
+        shard: u16,
+        owner: &Owner,
+        alive: &Alive,
+        resume: Vec<Resume>,
+    ) -> Result<(), LogError> {
         let mut shards = self.shards();
         let state = shards.entry(shard).or_default();
         state.check(shard, owner, alive.at)?;
         if let Some(lease) = &mut state.lease {
             lease.until = Instant::now() + self.shared.settings.lease;
         }
+        state.resume.extend(resume);
         state.publish(shard, &alive.encode().into());
         Ok(())
     }

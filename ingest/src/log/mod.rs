@@ -9,10 +9,16 @@
 //! * **snapshots** are at or below the log's head, and each is not older than the log's oldest entry allows: snapshots
 //!   plus tail is always the whole truth.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use tictac_proto::log::{Entry, Stored};
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
+
+use crate::stream_id::StreamId;
 
 pub(crate) mod connection;
 mod keys;
@@ -50,7 +56,12 @@ pub struct Batch {
     pub covered: Position,
     /// Where the log stood a while ago (60 s): what is above it is kept for readers as long as there is room.
     pub aged: Position,
+    /// How far sources' streams are in the log, where that is news.
+    pub resume: Vec<Resume>,
 }
+
+/// How far a source's stream is in a shard's log.
+pub type Resume = (Arc<str>, StreamId);
 
 impl Batch {
     /// Number of the last entry; the one before the first where there are none.
@@ -96,6 +107,8 @@ pub struct Acquired {
     pub unreadable: Vec<(MarketId, String)>,
     /// Every change at or below this is held by a stored snapshot: where [`Batch::covered`] starts from.
     pub covered: Position,
+    /// How far sources' streams are in the log: who goes on reading there misses nothing.
+    pub resume: BTreeMap<Arc<str>, StreamId>,
 }
 
 /// Why nothing was written.
@@ -112,6 +125,16 @@ pub enum LogError {
         stored: Position,
         /// Who owns it now.
         owner: Option<String>,
+    },
+    /// Another owner's lease is alive.
+    #[error("shard {shard} is held by {owner} for another {remaining:?} at least; standing by")]
+    Held {
+        /// The shard.
+        shard: u16,
+        /// Who owns it.
+        owner: String,
+        /// How long the lease still runs, unless it is renewed.
+        remaining: Duration,
     },
     /// The log would have to forget changes that no snapshot holds.
     #[error(

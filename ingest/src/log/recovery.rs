@@ -2,6 +2,7 @@
 //! implementations read in their own way and meet here.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tictac_proto::checksum::checksum;
@@ -9,7 +10,8 @@ use tictac_proto::log::{Entry, Live, Stored, What, stop_delta};
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 
-use super::{LogError, Snapshots, Tail};
+use super::{Acquired, LogError, Snapshots, Tail};
+use crate::stream_id::StreamId;
 
 /// A log entry as it is stored.
 #[derive(Debug, Clone)]
@@ -147,6 +149,20 @@ pub(crate) struct Recovered {
     pub(crate) markets: Vec<Stored>,
     pub(crate) unreadable: Vec<(MarketId, String)>,
     pub(crate) covered: Position,
+}
+
+impl Recovered {
+    /// For whoever owns the shard from `at` on, or looks at it there.
+    pub(crate) fn into_acquired(self, at: Position, resume: BTreeMap<Arc<str>, StreamId>) -> Acquired {
+        Acquired {
+            epoch: at.epoch,
+            n: at.seq,
+            markets: self.markets,
+            unreadable: self.unreadable,
+            covered: self.covered,
+            resume,
+        }
+    }
 }
 
 /// Books on their way to the head. A market is held or lost, not both.

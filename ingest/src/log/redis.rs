@@ -1,7 +1,9 @@
 //! The log in Redis: the writer's side. Every write is one call of a function in `function.lua`, which checks all
 //! before it writes; here are its arguments and its answer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Cmd;
 use tictac_proto::log::Alive;
@@ -10,7 +12,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::connection::{Link, RedisSettings};
 use super::keys::Keys;
-use super::{Acquired, Batch, LogError, Owner};
+use super::{Acquired, Batch, LogError, Owner, Resume};
+use crate::stream_id::StreamId;
 
 /// A log in Redis. Clones share one connection, over which their calls are pipelined.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ struct Answer {
     done: bool,
     stored: Position,
     owner: Option<String>,
+    /// How long the owner's lease still runs, where it keeps others out.
+    remaining: Option<Duration>,
 }
 
 impl RedisLog {
@@ -38,7 +43,9 @@ impl RedisLog {
     /// # Errors
     /// [`LogError::Unexpected`] where the address is none.
     pub fn new(settings: RedisSettings) -> Result<Self, LogError> {
-        let link = Link::new(&settings.url, settings.deadline)?;
+        // A command that hangs must leave time for the next one before the lease ends.
+        let deadline = settings.deadline.min(settings.lease * 2 / 3);
+        let link = Link::new(&settings.url, deadline)?;
         let keys = Keys::new(settings.prefix.clone());
         Ok(Self { shared: Arc::new(Shared { link, keys, settings }) })
     }
@@ -50,7 +57,7 @@ impl RedisLog {
         seen_epoch: u64,
         now_ms: u64,
     ) -> Result<Acquired, LogError> {
-        let mut command = self.function("tictac_acquire_2", shard, &[]);
+        let mut command = self.function("tictac_acquire_3", shard, &[]);
         command.arg(&owner.id).arg(now_ms).arg(owner.slot).arg(self.lease()).arg(seen_epoch);
         let at = self.call(shard, &command).await?;
 
@@ -68,30 +75,47 @@ impl RedisLog {
                 }
             }
         };
-        let holdings = tokio::select! {
-            holdings = self.holdings(shard) => holdings?,
+        let reading = async { Ok((self.resume(shard).await?, self.holdings(shard).await?)) };
+        let (resume, holdings) = tokio::select! {
+            read = reading => read?,
             error = renewing => return Err(error),
         };
         let recovered = holdings.recover();
         self.renew(shard, owner, at.epoch).await?;
-        Ok(Acquired {
-            epoch: at.epoch,
-            n: at.seq,
-            markets: recovered.markets,
-            unreadable: recovered.unreadable,
-            covered: recovered.covered,
-        })
+        Ok(recovered.into_acquired(at, resume))
+    }
+
+    /// What is stored of a shard, whoever owns it.
+    pub(super) async fn look(&self, shard: u16) -> Result<Acquired, LogError> {
+        // First how far it has come: what is read after it is at least that far.
+        let resume = self.resume(shard).await?;
+        let holdings = self.holdings(shard).await?;
+        let head = holdings.head;
+        Ok(holdings.recover().into_acquired(head, resume))
+    }
+
+    /// How far sources' streams are in the log.
+    async fn resume(&self, shard: u16) -> Result<BTreeMap<Arc<str>, StreamId>, LogError> {
+        let key = self.shared.keys.resume(shard);
+        let mut command = redis::cmd("HGETALL");
+        command.arg(&key);
+        let stored: Vec<(String, String)> = self.shared.link.query(&command).await?;
+        let read = |(source, id): (String, String)| match id.parse() {
+            Ok(id) => Ok((Arc::from(source), id)),
+            Err(why) => Err(LogError::Unexpected(format!("{why}; delete {key}"))),
+        };
+        stored.into_iter().map(read).collect()
     }
 
     async fn renew(&self, shard: u16, owner: &Owner, epoch: u64) -> Result<(), LogError> {
-        let mut command = self.function("tictac_renew_2", shard, &[]);
+        let mut command = self.function("tictac_renew_3", shard, &[]);
         command.arg(epoch).arg(&owner.id).arg(self.lease());
         self.call(shard, &command).await.map(drop)
     }
 
     pub(super) async fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
-        let mut command = self.function("tictac_release_2", shard, &[]);
-        command.arg(&owner.id);
+        let mut command = self.function("tictac_release_3", shard, &[]);
+        command.arg(&owner.id).arg(self.shared.keys.free()).arg(shard);
         self.call(shard, &command).await.map(drop)
     }
 
@@ -100,7 +124,7 @@ impl RedisLog {
         let keys = &self.shared.keys;
         let markets = batch.snapshots.iter().map(|(market, _)| market).chain(&batch.gone);
         let more: Vec<String> = markets.map(|market| keys.snapshot(shard, market)).collect();
-        let mut command = self.function("tictac_append_2", shard, &more);
+        let mut command = self.function("tictac_append_3", shard, &more);
         command.arg(batch.epoch).arg(&owner.id).arg(batch.first).arg(keys.live(shard));
         let forget = batch.forget();
         if forget.is_zero() {
@@ -119,13 +143,21 @@ impl RedisLog {
         for market in &batch.gone {
             command.arg(&market[..]);
         }
+        note(&mut command, &batch.resume);
         self.call(shard, &command).await.map(drop)
     }
 
-    pub(super) async fn alive(&self, shard: u16, owner: &Owner, alive: &Alive) -> Result<(), LogError> {
-        let mut command = self.function("tictac_alive_2", shard, &[]);
+    pub(super) async fn alive(
+        &self,
+        shard: u16,
+        owner: &Owner,
+        alive: &Alive,
+        resume: &[Resume],
+    ) -> Result<(), LogError> {
+        let mut command = self.function("tictac_alive_3", shard, &[]);
         command.arg(alive.at.epoch).arg(&owner.id).arg(alive.at.seq).arg(self.shared.keys.live(shard));
         command.arg(alive.encode()).arg(self.lease());
+        note(&mut command, resume);
         self.call(shard, &command).await.map(drop)
     }
 
@@ -137,9 +169,9 @@ impl RedisLog {
     fn function(&self, name: &str, shard: u16, more: &[String]) -> Cmd {
         let keys = &self.shared.keys;
         let mut command = redis::cmd("FCALL");
-        command.arg(name).arg(5 + more.len());
+        command.arg(name).arg(6 + more.len());
         command.arg(keys.owner(shard)).arg(keys.epoch(shard)).arg(keys.number(shard)).arg(keys.log(shard));
-        command.arg(keys.markets(shard)).arg(more);
+        command.arg(keys.markets(shard)).arg(keys.resume(shard)).arg(more);
         command
     }
 
@@ -149,17 +181,37 @@ impl RedisLog {
         if answer.done {
             return Ok(answer.stored);
         }
+        if let (Some(remaining), Some(owner)) = (answer.remaining, &answer.owner) {
+            return Err(LogError::Held { shard, owner: owner.clone(), remaining });
+        }
         Err(LogError::Fenced { shard, stored: answer.stored, owner: answer.owner })
     }
 }
 
 impl Answer {
     fn read(parts: &[Vec<u8>]) -> Result<Self, LogError> {
-        let [done, epoch, number, owner] = parts else {
-            return Err(LogError::Unexpected(format!("{} values to a function call, not 4", parts.len())));
+        let [done, epoch, number, owner, rest @ ..] = parts else {
+            return Err(LogError::Unexpected(format!(
+                "{} values to a function call, not at least 4",
+                parts.len()
+            )));
         };
         let owner = (!owner.is_empty()).then(|| String::from_utf8_lossy(owner).into_owned());
-        Ok(Self { done: done == b"1", stored: Position::new(integer(epoch)?, integer(number)?), owner })
+        let stored = Position::new(integer(epoch)?, integer(number)?);
+        // A lease without an end (-1) was set by hand; one that just ended (-2) is free.
+        let remaining = rest.first().map(|ms| {
+            let ms: i64 = String::from_utf8_lossy(ms).parse().unwrap_or(0);
+            Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+        });
+        Ok(Self { done: done == b"1", stored, owner, remaining })
+    }
+}
+
+/// What `note` in the functions takes.
+fn note(command: &mut Cmd, resume: &[Resume]) {
+    command.arg(resume.len());
+    for (source, id) in resume {
+        command.arg(&source[..]).arg(id.to_string());
     }
 }
 

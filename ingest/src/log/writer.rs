@@ -2,7 +2,7 @@
 
 use tictac_proto::log::Alive;
 
-use super::{Acquired, Batch, LogError, MemoryLog, Owner, RedisLog};
+use super::{Acquired, Batch, LogError, MemoryLog, Owner, RedisLog, Resume};
 
 /// Where an ingest writes. Cheap to clone; clones share the connection, and their calls are pipelined over it.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ impl LogWriter {
     /// `seen_epoch` is the highest epoch of the shard that this owner ever saw, `now_ms` its clock in Unix ms.
     ///
     /// # Errors
-    /// [`LogError::Fenced`] while another owner's lease is alive; [`LogError::Unavailable`] where the log can't be
+    /// [`LogError::Held`] while another owner's lease is alive; [`LogError::Unavailable`] where the log can't be
     /// reached; [`LogError::Unexpected`] where what is stored is no log.
     pub async fn acquire(
         &self,
@@ -32,6 +32,17 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.acquire(shard, owner, seen_epoch, now_ms),
             Self::Redis(log) => log.acquire(shard, owner, seen_epoch, now_ms).await,
+        }
+    }
+
+    /// What is stored of a shard, whoever owns it, without taking it over.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], [`LogError::Unexpected`].
+    pub async fn look(&self, shard: u16) -> Result<Acquired, LogError> {
+        match self {
+            Self::Memory(log) => Ok(log.look(shard)),
+            Self::Redis(log) => log.look(shard).await,
         }
     }
 
@@ -48,18 +59,24 @@ impl LogWriter {
         }
     }
 
-    /// Says how far the log has come, and renews the lease.
+    /// Says how far the log has come, and with it sources' streams, and renews the lease.
     ///
     /// # Errors
     /// As [`append`](Self::append); the position must be exactly the stored one.
-    pub async fn alive(&self, shard: u16, owner: &Owner, alive: Alive) -> Result<(), LogError> {
+    pub async fn alive(
+        &self,
+        shard: u16,
+        owner: &Owner,
+        alive: Alive,
+        resume: Vec<Resume>,
+    ) -> Result<(), LogError> {
         match self {
-            Self::Memory(log) => log.alive(shard, owner, &alive),
-            Self::Redis(log) => log.alive(shard, owner, &alive).await,
+            Self::Memory(log) => log.alive(shard, owner, &alive, resume),
+            Self::Redis(log) => log.alive(shard, owner, &alive, &resume).await,
         }
     }
 
-    /// Gives a shard up, so that another owner need not wait for the lease to run out.
+    /// Gives a shard up, so that another owner need not wait for the lease to run out; tells those that stand by.
     ///
     /// # Errors
     /// [`LogError::Fenced`] where it is owned by somebody else or nobody, [`LogError::Unavailable`].

@@ -5,7 +5,8 @@ use smallvec::SmallVec;
 use tictac_proto::limits::MAX_SELECTIONS;
 use tictac_proto::model::fields::{Kind, PriceKind, SizeKind};
 use tictac_proto::model::{
-    Delta, LadderDelta, MarketField, MarketId, SelectionDelta, SelectionField, SelectionKey, Side, Value,
+    Book, Delta, LadderDelta, MarketField, MarketId, SelectionDelta, SelectionField, SelectionKey, Side,
+    Value,
 };
 
 use super::definition::Definition;
@@ -47,6 +48,10 @@ pub(super) struct Market {
     pub(super) imaged: (u64, usize),
     /// Number of the message that last named it.
     pub(super) named: u64,
+    /// Whether the book came from elsewhere: what stands at which level is not known.
+    restored: bool,
+    /// Whether a ladder by level came that could not be followed for that.
+    pub(super) blind: bool,
     /// Whether the scale was told.
     told: bool,
     /// Whether prices are lines, which may be negative.
@@ -65,6 +70,8 @@ impl Market {
             version: None,
             imaged: (0, 0),
             named: 0,
+            restored: false,
+            blind: false,
             told: false,
             line: false,
             followed: [None; 2],
@@ -72,9 +79,18 @@ impl Market {
         }
     }
 
+    /// A market whose book is known from elsewhere.
+    pub(super) fn restored(id: MarketId, book: &Book) -> Self {
+        let kind = book.fields.get(MarketField::PriceKind).and_then(Value::int);
+        let runners = book.selections.keys().map(|key| (*key, None)).collect();
+        let line = kind == Some(PriceKind::Line.code());
+        Self { restored: true, told: true, line, runners, ..Self::new(id) }
+    }
+
     /// Forgets what an image replaces.
     pub(super) fn reset(&mut self) {
         (self.version, self.told, self.line, self.followed) = (None, false, false, [None; 2]);
+        (self.restored, self.blind) = (false, false);
         self.runners.clear();
     }
 
@@ -206,6 +222,10 @@ impl Market {
     ) {
         let (source, side) = (ladder.source, ladder.source.side());
         if side != Side::Traded && self.followed[side as usize] != Some(source) {
+            return;
+        }
+        if source.by_level() && self.restored {
+            self.blind = true;
             return;
         }
         let line = self.line;

@@ -44,7 +44,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tictac_proto::limits::MAX_ID;
-use tictac_proto::model::Book;
+use tictac_proto::model::{Book, MarketId};
 
 use self::definition::Definition;
 use self::market::Market;
@@ -87,8 +87,8 @@ pub struct Read {
     pub status: Option<i64>,
     /// Whether this ends the image of a subscription (its last segment, where it comes in several).
     pub image_ends: bool,
-    /// Whether the line stopped being JSON: what it said beyond the updates is lost, so that books may be wrong until the
-    /// next image.
+    /// Whether the line stopped being JSON, or spoke by level of a market whose levels are not known: what it said beyond
+    /// the updates is lost, so that books may be wrong until the next image.
     pub broken: bool,
 }
 
@@ -109,6 +109,8 @@ pub struct McmReader {
     messages: u64,
     /// Number of the message that began the last image of a subscription.
     image_began: u64,
+    /// Whether this message had a ladder by level of a restored market.
+    blind: bool,
 }
 
 impl McmReader {
@@ -153,6 +155,7 @@ impl McmReader {
             };
             (read.pt, read.status) = (message.pt, message.status);
             self.messages += 1;
+            self.blind = false;
             if read.kind == Kind::Image {
                 let segment = message.segment.clone().map(|range| &line[range]);
                 if matches!(segment, None | Some(b"SEG_START")) {
@@ -163,6 +166,7 @@ impl McmReader {
             for raw in &message.markets {
                 self.market(source, line, &message, raw, read.kind == Kind::Image, out, &mut report);
             }
+            read.broken |= self.blind;
         } else if whole.is_ok() && message.is_object {
             let why = "only \"op\":\"mcm\" is known here; the line is left out";
             report.add(
@@ -209,7 +213,9 @@ impl McmReader {
         let parts = Parts { source, message, raw, definition, image, number: self.messages };
         // Found at once where it is known, which is nearly always.
         if let Some(market) = self.markets.get_mut(id) {
-            return take(market, parts, out, report);
+            take(market, parts, out, report);
+            self.blind |= std::mem::take(&mut market.blind);
+            return;
         }
         if self.markets.len() >= MAX_MARKETS {
             let why = format_args!("more than {MAX_MARKETS} markets; this one is left out");
@@ -236,6 +242,14 @@ impl McmReader {
             if let Update::Gone { market } = update {
                 self.markets.remove(market);
             }
+        }
+    }
+
+    /// A market's book is known from elsewhere: the log, of which another one read the start. What the source says of it
+    /// by price can be read on; by level only after the next image ([`Read::broken`]).
+    pub fn restore(&mut self, market: &MarketId, book: &Book) {
+        if self.markets.len() < MAX_MARKETS || self.markets.contains_key(market) {
+            self.markets.insert(Arc::clone(market), Market::restored(Arc::clone(market), book));
         }
     }
 

@@ -54,6 +54,19 @@ impl NativeReader {
         self.scales.remove(market);
     }
 
+    /// A market's book is known from elsewhere: its numbers can be read from now on.
+    pub fn restore(&mut self, market: &MarketId, book: &Book) {
+        if self.scales.len() >= MAX_MARKETS && !self.scales.contains_key(market) {
+            return;
+        }
+        let exponent = |field| book.fields.get(field).and_then(Value::int).and_then(|v| u8::try_from(v).ok());
+        let scale = Scale {
+            price: exponent(MarketField::PriceExponent).unwrap_or(2),
+            size: exponent(MarketField::SizeExponent).unwrap_or(2),
+        };
+        self.scales.insert(Arc::clone(market), scale);
+    }
+
     /// Reads one body. Every operation that can be read goes to `updates`, what cannot to `problems`; what is wrong
     /// with one item costs only that item.
     pub fn read(&mut self, body: &Node<'_>, updates: &mut Vec<Update>, problems: &mut Vec<Problem>) {

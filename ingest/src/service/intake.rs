@@ -18,6 +18,12 @@ struct Readers {
     mcm: McmReader,
 }
 
+impl Readers {
+    fn new(source: &Arc<str>) -> Self {
+        Self { native: NativeReader::new(source.clone()), mcm: McmReader::new() }
+    }
+}
+
 /// Readers of all sources. Bounded: the engine lets only so many sources in.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
@@ -44,10 +50,7 @@ impl Intake {
             self.problems.push(Problem::new(ProblemKind::Value, "src", why, said.as_bytes()));
         }
         if engine.handle_message(source, envelope.seq, received) {
-            let readers = self.readers.entry(source.clone()).or_insert_with(|| Readers {
-                native: NativeReader::new(source.clone()),
-                mcm: McmReader::new(),
-            });
+            let readers = self.readers.entry(source.clone()).or_insert_with(|| Readers::new(source));
             match &envelope.body {
                 Body::Native(node) => readers.native.read(node, &mut self.updates, &mut self.problems),
                 Body::Mcm(line) => {
@@ -65,6 +68,16 @@ impl Intake {
         }
         for problem in self.problems.drain(..) {
             engine.problem(source, problem, received);
+        }
+    }
+
+    /// Tells readers of markets whose books came from the log.
+    pub(super) fn restore(&mut self, engine: &mut Engine) {
+        for (source, market) in engine.take_restored() {
+            let Some(book) = engine.book(&market) else { continue };
+            let readers = self.readers.entry(source.clone()).or_insert_with(|| Readers::new(&source));
+            readers.native.restore(&market, book);
+            readers.mcm.restore(&market, book);
         }
     }
 

@@ -12,18 +12,20 @@ mod intake;
 mod task;
 pub(crate) mod writing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Control, Engine, EngineSettings};
 use crate::log::{LogWriter, Owner};
 use crate::metrics::Metrics;
+use crate::stream_id::StreamId;
 use crate::update::Update;
 
 /// Messages that may wait for the engine.
@@ -42,7 +44,12 @@ pub struct Settings {
     pub metrics: Metrics,
     /// How many messages may wait for the engine.
     pub input_capacity: usize,
+    /// Sources that are read from streams.
+    pub streams: Vec<Arc<str>>,
 }
+
+/// Where each source's stream is to be read from.
+pub type Starts = BTreeMap<Arc<str>, StreamId>;
 
 impl Settings {
     /// Defaults, with an owner that nobody else has.
@@ -58,6 +65,7 @@ impl Settings {
             owner,
             metrics: Metrics::new()?,
             input_capacity: INPUT_CAPACITY,
+            streams: Vec::new(),
         })
     }
 }
@@ -73,6 +81,34 @@ pub enum Input {
         payload: Bytes,
         /// When it came, Unix ms.
         received: i64,
+    },
+    /// An entry of a source's stream, none left out since the one before.
+    Entry {
+        /// The source.
+        source: Arc<str>,
+        /// Which one.
+        id: StreamId,
+        /// The message in it.
+        payload: Bytes,
+        /// When it was read, Unix ms.
+        received: i64,
+    },
+    /// A source's stream is read up to its end, or there is more of it.
+    StreamEnd {
+        /// The source.
+        source: Arc<str>,
+        /// Whether the end is reached.
+        reached: bool,
+    },
+    /// A source's stream can't be read on where it was left: what was there is lost, and ids begin anew.
+    StreamReset {
+        /// The source.
+        source: Arc<str>,
+    },
+    /// An owner gave a shard up.
+    Free {
+        /// The shard.
+        shard: u16,
     },
     /// Updates of a source in this process, of which nothing is ever lost.
     Updates {
@@ -102,6 +138,7 @@ pub struct Ingest {
     task: JoinHandle<()>,
     cancel: CancellationToken,
     metrics: Metrics,
+    starts: watch::Receiver<Option<Starts>>,
 }
 
 impl Ingest {
@@ -116,9 +153,10 @@ impl Ingest {
         let (looks, look_requests) = mpsc::channel(16);
         let (control, controls) = mpsc::channel(CONTROL_CAPACITY);
         let metrics = settings.metrics.clone();
-        let task = task::Task::new(settings, log, control);
+        let (starts_known, starts) = watch::channel(None);
+        let task = task::Task::new(settings, log, control, starts_known);
         let task = tokio::spawn(task.run(inputs, look_requests, cancel.clone()));
-        (Self { input, looks, task, cancel, metrics }, controls)
+        (Self { input, looks, task, cancel, metrics, starts }, controls)
     }
 
     /// Where input goes.
@@ -131,6 +169,12 @@ impl Ingest {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where sources' streams are to be read from: known once the log of every shard is.
+    #[must_use]
+    pub fn starts(&self) -> watch::Receiver<Option<Starts>> {
+        self.starts.clone()
     }
 
     /// A way to look at the engine from elsewhere.

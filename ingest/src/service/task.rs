@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tictac_proto::log::CATALOGUE;
 use tictac_proto::wire::Times;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::intake::Intake;
-use super::writing::{Outcome, acquire, alive, append};
-use super::{Input, Look, Settings};
+use super::writing::{Outcome, acquire, alive, append, look, pause};
+use super::{Input, Look, Settings, Starts};
 use crate::clock::now_ms;
 use crate::engine::{Control, Engine, Lane};
 use crate::log::{LogError, LogWriter};
@@ -28,8 +28,6 @@ const METRICS_TICKS: u32 = 10;
 const AT_ONCE: usize = 256;
 /// How long stopping may take.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// Tries that stand for another owner's lease: they are about a tenth of a second apart, so that its end is soon seen.
-const STANDING_BY: u32 = 2;
 /// How often a shard that is not to be had is told of.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -41,12 +39,26 @@ enum Doing {
     Nothing,
     Writing,
     Acquiring,
+    Looking,
 }
 
 #[derive(Debug)]
 struct Desk {
     doing: Doing,
     tries: u32,
+    /// Before the next try.
+    pause: Duration,
+    /// Whether what is stored is known: the shard was ours once, or we looked.
+    primed: bool,
+    /// Told when the shard is said to be free.
+    free: Arc<Notify>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let free = Arc::new(Notify::new());
+        Self { doing: Doing::Nothing, tries: 0, pause: Duration::ZERO, primed: false, free }
+    }
 }
 
 /// The engine and what is under way around it.
@@ -57,6 +69,8 @@ pub(super) struct Task {
     log: LogWriter,
     control: mpsc::Sender<(Arc<str>, Control)>,
     desks: BTreeMap<u16, Desk>,
+    /// Where sources' streams are to be read from, once it is known.
+    starts: watch::Sender<Option<Starts>>,
     work: FuturesUnordered<Work>,
     told: Option<Instant>,
     stopping: bool,
@@ -67,9 +81,13 @@ impl Task {
         settings: Settings,
         log: LogWriter,
         control: mpsc::Sender<(Arc<str>, Control)>,
+        starts: watch::Sender<Option<Starts>>,
     ) -> Self {
-        let engine = Engine::new(settings.engine.clone());
-        let desks = engine.shards().map(|s| (s, Desk { doing: Doing::Nothing, tries: 0 })).collect();
+        let mut engine = Engine::new(settings.engine.clone());
+        for source in &settings.streams {
+            engine.open_stream(source, now_ms());
+        }
+        let desks = engine.shards().map(|s| (s, Desk::new())).collect();
         Self {
             engine,
             intake: Intake::default(),
@@ -77,6 +95,7 @@ impl Task {
             log,
             control,
             desks,
+            starts,
             work: FuturesUnordered::new(),
             told: None,
             stopping: false,
@@ -137,6 +156,17 @@ impl Task {
                     );
                 }
             }
+            Input::Entry { source, id, payload, received } => {
+                self.engine.handle_stream_entry(&source, id);
+                self.intake.message(&mut self.engine, &source, &payload, received);
+            }
+            Input::StreamEnd { source, reached } => self.engine.handle_stream_end(&source, reached),
+            Input::StreamReset { source } => self.engine.handle_stream_reset(&source),
+            Input::Free { shard } => {
+                if let Some(desk) = self.desks.get(&shard) {
+                    desk.free.notify_one();
+                }
+            }
             Input::Dropped { source } => self.engine.handle_loss(&source),
             Input::Broken => self.engine.handle_input_break(),
         }
@@ -173,14 +203,17 @@ impl Task {
             }
             let (log, owner, shard) = (self.log.clone(), self.settings.owner.clone(), *shard);
             if !self.engine.owns(shard) {
-                if !self.stopping {
+                if !self.stopping && !desk.primed && self.engine.is_held(shard) {
+                    desk.doing = Doing::Looking;
+                    self.work.push(Box::pin(look(log, shard)));
+                } else if !self.stopping {
                     desk.doing = Doing::Acquiring;
                     let seen = self.engine.seen_epoch(shard);
-                    self.work.push(Box::pin(acquire(log, owner, shard, seen, desk.tries)));
+                    self.work.push(Box::pin(acquire(log, owner, shard, seen, desk.pause, desk.free.clone())));
                 }
-            } else if let Some(message) = self.engine.take_alive(shard, now) {
+            } else if let Some((message, resume)) = self.engine.take_alive(shard, now) {
                 desk.doing = Doing::Writing;
-                self.work.push(Box::pin(alive(log, owner, shard, message)));
+                self.work.push(Box::pin(alive(log, owner, shard, message, resume)));
             } else if let Some(batch) = self.engine.take_batch(shard, now) {
                 desk.doing = Doing::Writing;
                 self.work.push(Box::pin(append(log, owner, shard, batch)));
@@ -206,7 +239,7 @@ impl Task {
                 self.engine.handle_lost(shard);
             }
             Outcome::Acquired(acquired) => {
-                desk.tries = 0;
+                (desk.tries, desk.pause, desk.primed) = (0, Duration::ZERO, true);
                 tracing::debug!(
                     shard = name(shard),
                     epoch = acquired.epoch,
@@ -215,20 +248,29 @@ impl Task {
                     "taken over"
                 );
                 self.engine.handle_acquired(shard, *acquired, now_ms());
+                self.intake.restore(&mut self.engine);
+                self.say_starts();
                 // One line when it matters, not one for each of dozens of shards.
                 if self.engine.shards().all(|s| self.engine.owns(s)) {
                     let (shards, markets) = (self.engine.shards().count(), self.engine.len());
                     tracing::info!(shards, markets, "every shard is ours");
                 }
             }
+            Outcome::Looked(stored) => {
+                (desk.tries, desk.primed) = (0, true);
+                self.engine.handle_primed(shard, *stored, now_ms());
+                self.intake.restore(&mut self.engine);
+                self.say_starts();
+            }
             Outcome::Denied(error) => {
-                let standing_by = matches!(error, LogError::Fenced { owner: Some(_), .. });
-                desk.tries = if standing_by { STANDING_BY } else { desk.tries + 1 };
+                desk.tries = if matches!(error, LogError::Held { .. }) { 0 } else { desk.tries + 1 };
+                desk.pause = pause(&error, desk.tries);
+                self.engine.handle_denied(shard, matches!(error, LogError::Held { .. }));
                 if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
                     self.told = Some(Instant::now());
                     let missing = self.engine.shards().filter(|s| !self.engine.owns(*s)).count();
                     match error {
-                        LogError::Fenced { owner: Some(owner), .. } => tracing::info!(
+                        LogError::Held { owner, .. } => tracing::info!(
                             missing,
                             owner,
                             "another ingest owns the shards: standing by with warm books"
@@ -239,6 +281,13 @@ impl Task {
                     }
                 }
             }
+        }
+    }
+
+    /// Says where sources' streams are to be read from, once it is known what every shard's log holds of them.
+    fn say_starts(&mut self) {
+        if self.starts.borrow().is_none() && self.desks.values().all(|d| d.primed) {
+            self.starts.send_replace(Some(self.engine.start_streams()));
         }
     }
 

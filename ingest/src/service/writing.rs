@@ -1,17 +1,21 @@
 //! What is under way between the engine and the log. At most one thing for each shard.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tictac_proto::log::Alive;
 use tictac_proto::position::Position;
+use tokio::sync::Notify;
 
-use crate::log::{Acquired, Batch, LogError, LogWriter, Owner};
+use crate::log::{Acquired, Batch, LogError, LogWriter, Owner, Resume};
 
 /// Longest wait between two tries.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 const MIN_WAIT: Duration = Duration::from_millis(50);
+/// Tries that stand for an owner whose lease has no end: they are about a tenth of a second apart.
+const STANDING_BY: u32 = 2;
 
 /// What came of it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) enum Outcome {
     Acquired(Box<Acquired>),
     /// It is not, for now.
     Denied(LogError),
+    /// What is stored of a shard that somebody else owns.
+    Looked(Box<Acquired>),
 }
 
 /// A wait before the next try: anything up to twice the last bound, so that many don't come back at once.
@@ -68,8 +74,14 @@ pub(super) async fn append(log: LogWriter, owner: Owner, shard: u16, batch: Batc
 }
 
 /// Says `alive`.
-pub(super) async fn alive(log: LogWriter, owner: Owner, shard: u16, alive: Alive) -> (u16, Outcome) {
-    match log.alive(shard, &owner, alive).await {
+pub(super) async fn alive(
+    log: LogWriter,
+    owner: Owner,
+    shard: u16,
+    alive: Alive,
+    resume: Vec<Resume>,
+) -> (u16, Outcome) {
+    match log.alive(shard, &owner, alive, resume).await {
         Ok(()) => (shard, Outcome::Said),
         // A later one says more.
         Err(LogError::Unavailable(_)) => (shard, Outcome::Said),
@@ -77,20 +89,45 @@ pub(super) async fn alive(log: LogWriter, owner: Owner, shard: u16, alive: Alive
     }
 }
 
-/// Tries to take a shard over, after a wait that grows with the number of tries.
+/// How long until the next try after one that failed: until the owner's lease may have ended, or by the number of tries.
+pub(super) fn pause(error: &LogError, tries: u32) -> Duration {
+    match error {
+        // A lease without an end was not ours; whoever made it may end it at any time.
+        LogError::Held { remaining, .. } if remaining.is_zero() => MIN_WAIT + wait(STANDING_BY),
+        // All that stand by would ask in the same millisecond.
+        LogError::Held { remaining, .. } => {
+            *remaining + Duration::from_millis(SmallRng::from_os_rng().random_range(1..20))
+        }
+        _ => wait(tries),
+    }
+}
+
+/// Tries to take a shard over, after a wait that ends early when the shard is said to be free.
 pub(super) async fn acquire(
     log: LogWriter,
     owner: Owner,
     shard: u16,
     seen_epoch: u64,
-    tries: u32,
+    pause: Duration,
+    free: Arc<Notify>,
 ) -> (u16, Outcome) {
-    if tries > 0 {
-        tokio::time::sleep(wait(tries)).await;
+    if !pause.is_zero() {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = free.notified() => {}
+        }
     }
     let now = u64::try_from(crate::clock::now_ms()).unwrap_or(0);
     match log.acquire(shard, &owner, seen_epoch, now).await {
         Ok(acquired) => (shard, Outcome::Acquired(Box::new(acquired))),
+        Err(error) => (shard, Outcome::Denied(error)),
+    }
+}
+
+/// Reads what is stored of a shard that somebody else owns.
+pub(super) async fn look(log: LogWriter, shard: u16) -> (u16, Outcome) {
+    match log.look(shard).await {
+        Ok(stored) => (shard, Outcome::Looked(Box::new(stored))),
         Err(error) => (shard, Outcome::Denied(error)),
     }
 }

@@ -239,7 +239,7 @@ impl Scribe {
 
     pub async fn alive(&self) -> Result<(), LogError> {
         let alive = Alive { at: self.at, now: NOW as i64, feeds: Vec::new() };
-        self.log.alive(self.shard, &self.owner, alive).await
+        self.log.alive(self.shard, &self.owner, alive, Vec::new()).await
     }
 
     pub fn expected(&self) -> Vec<Stored> {
@@ -253,7 +253,7 @@ pub async fn acquire_patiently(log: &LogWriter, owner: &Owner, shard: u16) -> (S
     loop {
         match Scribe::acquire(log.clone(), owner.clone(), shard).await {
             Ok(done) => return done,
-            Err(LogError::Fenced { .. } | LogError::Unavailable(_)) if begun.elapsed() < PATIENCE => {
+            Err(LogError::Held { .. } | LogError::Unavailable(_)) if begun.elapsed() < PATIENCE => {
                 // A lease that runs out tells nobody: asking again is all there is.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -5,3 +5,4 @@ mod checkpoint;
 mod follow;
 mod over_memory;
 mod over_redis;
+mod streams;

@@ -1,8 +1,10 @@
 //! Over a real Redis server: sources publish, gateways follow.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
 use tictac_ingest::native::NativeWriter;
 use tictac_ingest::pacing::Speed;
@@ -11,7 +13,7 @@ use tictac_ingest::service::{Ingest, Settings};
 use tictac_ingest::simulator::recording::Recording;
 use tictac_ingest::simulator::{Config, Simulator};
 use tictac_ingest::testing::RedisServer;
-use tictac_ingest::{redis_input, update::Update};
+use tictac_ingest::{redis_input, stream_input, update::Update};
 use tictac_proto::model::{Book, MarketId};
 use tictac_proto::wire::FeedState;
 use tokio::task::JoinHandle;
@@ -19,47 +21,69 @@ use tokio_util::sync::CancellationToken;
 
 use crate::follow::Gateway;
 
-const SHARDS: u16 = 4;
+pub(crate) const SHARDS: u16 = 4;
 
 /// An ingest as `tictac-ingest run` is one.
-struct Process {
+pub(crate) struct Process {
     ingest: Ingest,
     tasks: Vec<JoinHandle<()>>,
     cancel: CancellationToken,
 }
 
-fn redis(server: &RedisServer) -> RedisSettings {
+pub(crate) fn redis(server: &RedisServer) -> RedisSettings {
     RedisSettings { lease: Duration::from_millis(800), ..RedisSettings::new(server.url()) }
 }
 
 impl Process {
-    fn start(server: &RedisServer) -> Self {
+    pub(crate) fn start(server: &RedisServer) -> Self {
+        Self::reading(server, &[])
+    }
+
+    /// One that reads streams.
+    pub(crate) fn reading(server: &RedisServer, streams: &[&str]) -> Self {
         let mut settings = Settings::new().unwrap();
         settings.engine.shards = SHARDS;
+        settings.streams = streams.iter().map(|s| Arc::from(*s)).collect();
         let cancel = CancellationToken::new();
         let log = RedisLog::new(redis(server)).unwrap();
         let metrics = settings.metrics.clone();
         let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
         let listen = redis_input::listen(redis(server), ingest.input().clone(), metrics, cancel.clone());
         let tell = redis_input::tell(redis(server), controls);
-        let tasks =
-            vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
+        let read =
+            stream_input::listen(redis(server), ingest.starts(), ingest.input().clone(), cancel.clone());
+        let tasks = vec![
+            tokio::spawn(async { listen.await.unwrap() }),
+            tokio::spawn(async { tell.await.unwrap() }),
+            tokio::spawn(async { read.await.unwrap() }),
+        ];
         Self { ingest, tasks, cancel }
     }
 
-    fn kill(self) {
+    /// Waits until this one could take over without asking for anything.
+    pub(crate) async fn is_warm(&self) {
+        let window = self.ingest.window();
+        let warm = async {
+            while window.look(|e| e.is_covered() && e.is_warm()).await != Some(true) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), warm).await.expect("warm in time");
+    }
+
+    pub(crate) fn kill(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.ingest.kill();
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.ingest.stop().await;
     }
 }
 
 /// A source that publishes native envelopes.
-struct Source {
+pub(crate) struct Source {
     connection: redis::aio::MultiplexedConnection,
     writer: NativeWriter,
     name: &'static str,
@@ -67,13 +91,13 @@ struct Source {
 }
 
 impl Source {
-    async fn new(server: &RedisServer, name: &'static str) -> Self {
+    pub(crate) async fn new(server: &RedisServer, name: &'static str) -> Self {
         let client = redis::Client::open(server.url()).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
         Self { connection, writer: NativeWriter::default(), name, seq: 0 }
     }
 
-    async fn say(&mut self, updates: &[Update]) -> i64 {
+    pub(crate) async fn say(&mut self, updates: &[Update]) -> i64 {
         self.seq += 1;
         let mut message = String::new();
         self.writer.write_envelope(self.name, self.seq, 1_764_000_000_000, updates, &mut message);
@@ -82,8 +106,38 @@ impl Source {
         publish.query_async(&mut self.connection).await.unwrap()
     }
 
+    /// Says it to the stream, so that nobody has to listen.
+    pub(crate) async fn add(&mut self, updates: &[Update]) {
+        self.seq += 1;
+        let mut message = String::new();
+        self.writer.write_envelope(self.name, self.seq, 1_764_000_000_000, updates, &mut message);
+        let mut add = redis::cmd("XADD");
+        add.arg(format!("odds:in:{}", self.name)).arg("*").arg(stream_input::FIELD).arg(message);
+        add.query_async::<String>(&mut self.connection).await.unwrap();
+    }
+
+    /// The same source, on a server that was restarted.
+    pub(crate) async fn after(server: &RedisServer, before: Self) -> Self {
+        Self { connection: Self::new(server, before.name).await.connection, ..before }
+    }
+
+    /// Checks that nobody asked this source for an image on a control channel so far.
+    pub(crate) async fn heard_out(&mut self, control: &mut redis::aio::PubSub) {
+        let mut end = redis::cmd("PUBLISH");
+        end.arg(format!("odds:ctl:{}", self.name)).arg("end");
+        end.query_async::<i64>(&mut self.connection).await.unwrap();
+        let mut messages = control.on_message();
+        loop {
+            let message: String = messages.next().await.unwrap().get_payload().unwrap();
+            assert!(!message.contains("\"op\":\"image\""), "{message}");
+            if message == "end" {
+                return;
+            }
+        }
+    }
+
     /// Says nothing until somebody listens.
-    async fn heard(&mut self) {
+    pub(crate) async fn heard(&mut self) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while self.say(&[]).await == 0 {
             assert!(tokio::time::Instant::now() < deadline, "nobody listens");
@@ -92,7 +146,7 @@ impl Source {
     }
 }
 
-fn same(simulator: &Simulator, books: &BTreeMap<MarketId, Book>) -> bool {
+pub(crate) fn same(simulator: &Simulator, books: &BTreeMap<MarketId, Book>) -> bool {
     let mut count = 0;
     simulator.truth().all(|(id, truth)| {
         count += 1;
@@ -190,7 +244,6 @@ async fn a_redis_that_forgot_everything_gets_the_books_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_is_stale_and_images_are_asked_for() {
-    use futures_util::StreamExt;
     let server = RedisServer::start().unwrap();
     let process = Process::start(&server);
     let mut source = Source::new(&server, "demo").await;
@@ -242,6 +295,7 @@ async fn a_replay_at_full_speed_loses_nothing_even_if_ingest_comes_late() {
     let count = recording.write_mcm("run.mcm", 1_000_000, &mut lines, &mut checkpoints).unwrap();
     std::fs::write(&path, lines).unwrap();
     let settings = ReplaySettings {
+        to_stream: false,
         redis: redis(&server),
         source: "tape".into(),
         speed: Speed::Max,
@@ -294,6 +348,7 @@ async fn real_recordings_end_in_the_books_of_an_independent_client() {
         let process = Process::start(&server);
         let books = file.to_string_lossy().replace(".mcm.bz2", ".books.json");
         let settings = ReplaySettings {
+            to_stream: false,
             redis: redis(&server),
             source: "tape".into(),
             speed: Speed::Max,

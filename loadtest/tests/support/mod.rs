@@ -128,7 +128,7 @@ impl Publisher {
         for shard in &self.shards {
             let report = FeedReport { source: self.source.clone(), state: self.feed, as_of: now_ms() as i64 };
             let alive = Alive { at: shard.sequencer.head(), now: now_ms() as i64, feeds: vec![report] };
-            self.log.alive(shard.number, &self.owner, alive).await.unwrap();
+            self.log.alive(shard.number, &self.owner, alive, Vec::new()).await.unwrap();
         }
     }
 

@@ -1,172 +1,21 @@
 //! The engine against a log that is a few maps: whatever sources say, what is written holds the truth at every moment.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod shelves;
+mod streams;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tictac_ingest::engine::{Control, Engine, EngineSettings, Lane, UNCONFIRMED, catalogue};
-use tictac_ingest::log::{Acquired, Batch};
+use shelves::*;
+use tictac_ingest::engine::{Control, Engine, Lane, UNCONFIRMED, catalogue};
+use tictac_ingest::log::Batch;
 use tictac_ingest::problem::ProblemKind;
 use tictac_ingest::update::{StopScope, Update};
-use tictac_proto::follower::Follower;
-use tictac_proto::log::{CATALOGUE, Entry, Live, Stored, What, shard_of};
-use tictac_proto::model::{Book, Delta, MarketField, MarketId, MarketStatus, SelectionKey, Side, Value};
-use tictac_proto::position::Position;
-use tictac_proto::wire::{FeedState, Times};
-
-/// One shard of the log.
-#[derive(Default)]
-struct Shelf {
-    epoch: u64,
-    n: u64,
-    covered: Position,
-    entries: Vec<Entry>,
-    stored: BTreeMap<MarketId, Stored>,
-}
-
-impl Shelf {
-    fn append(&mut self, batch: Batch) {
-        assert_eq!((batch.epoch, batch.first), (self.epoch, self.n + 1), "fenced");
-        for bytes in &batch.entries {
-            let Ok(Live::Entry(entry)) = Live::decode(bytes) else { panic!("no entry") };
-            assert_eq!(entry.at, Position::new(self.epoch, self.n + 1));
-            self.n += 1;
-            self.entries.push(entry);
-        }
-        for (id, bytes) in &batch.snapshots {
-            let stored = Stored::decode(bytes).unwrap();
-            assert!(stored.at <= Position::new(self.epoch, self.n), "a snapshot ahead of the log");
-            assert!(!batch.gone.contains(id), "stored and deleted at once");
-            self.stored.insert(id.clone(), stored);
-        }
-        for id in &batch.gone {
-            self.stored.remove(id);
-        }
-        assert!(batch.covered >= self.covered, "covered goes back");
-        assert!(batch.covered <= Position::new(self.epoch, self.n));
-        self.covered = batch.covered;
-        // The harshest trimming that is allowed.
-        self.entries.retain(|e| e.at > batch.covered);
-    }
-
-    /// What a reader makes of snapshots and log.
-    fn books(&self, shard: u16) -> Follower {
-        let mut follower = Follower::new(shard);
-        follower.handle_subscribed(0);
-        let head = Position::new(self.epoch, self.n);
-        follower.handle_snapshots(head, self.stored.values().cloned().collect(), self.entries.clone(), 0);
-        while follower.poll(0).is_some() {}
-        assert_eq!(follower.counters().mismatches, 0);
-        follower
-    }
-
-    fn acquire(&mut self, shard: u16) -> Acquired {
-        self.epoch += 1024;
-        let follower = self.books(shard);
-        let markets = follower
-            .markets()
-            .map(|m| Stored {
-                market: m.id.clone(),
-                at: m.at,
-                stop: m.stop,
-                book: Box::new(m.book.clone()),
-                checksum: 0,
-            })
-            .collect();
-        Acquired { epoch: self.epoch, n: self.n, markets, unreadable: Vec::new(), covered: self.covered }
-    }
-}
-
-#[derive(Default)]
-struct Shelves(BTreeMap<u16, Shelf>);
-
-impl Shelves {
-    fn acquire(&mut self, engine: &mut Engine, now: i64) {
-        for shard in engine.shards() {
-            if !engine.owns(shard) {
-                let acquired = self.0.entry(shard).or_default().acquire(shard);
-                engine.handle_acquired(shard, acquired, now);
-            }
-        }
-    }
-
-    fn write(&mut self, engine: &mut Engine, now: i64) {
-        for shard in engine.shards() {
-            while let Some(batch) = engine.take_batch(shard, now) {
-                self.0.entry(shard).or_default().append(batch);
-                engine.handle_written(shard);
-            }
-        }
-    }
-
-    fn check(&self, engine: &Engine) {
-        let mut seen = BTreeSet::new();
-        for shard in engine.shards() {
-            let follower = self.0[&shard].books(shard);
-            for market in follower.markets() {
-                let book = engine.book(&market.id);
-                if shard == CATALOGUE {
-                    assert_eq!(Some(&market.book), engine.listed(&market.id));
-                    assert!(book.is_some(), "{} is listed and not there", market.id);
-                } else {
-                    assert_eq!(Some(&market.book), book, "{} in shard {shard}", market.id);
-                    assert!(seen.insert(market.id.clone()), "{} in two shards", market.id);
-                }
-            }
-        }
-        assert_eq!(seen.len(), engine.len());
-        for (id, _) in engine.markets() {
-            let (book, listed) =
-                (engine.book(id).unwrap(), engine.listed(id).expect("every market is listed"));
-            for field in catalogue::FIELDS {
-                if *field != MarketField::Matched {
-                    assert_eq!(listed.fields.get(*field), book.fields.get(*field), "{id} {field:?}");
-                }
-            }
-        }
-    }
-}
-
-fn settings() -> EngineSettings {
-    EngineSettings { shards: 4, ..EngineSettings::default() }
-}
-
-fn times(now: i64) -> Times {
-    Times { source: now, received: now, ..Times::default() }
-}
-
-fn book(event: &str, status: MarketStatus) -> Book {
-    let mut book = Book::default();
-    book.set(MarketField::Event, event);
-    book.set(MarketField::Kind, 0);
-    book.set(MarketField::PriceExponent, 2);
-    book.set(MarketField::Status, status.code());
-    let mut delta = Delta::default();
-    delta.selection_mut(SelectionKey { id: 1, handicap: 0 }).ladder_mut(Side::Back).set(200, 10);
-    book.apply(&delta, 0);
-    book
-}
-
-fn image(market: &str, event: &str) -> Update {
-    Update::Image { market: market.into(), book: Box::new(book(event, MarketStatus::Open)) }
-}
-
-fn set(market: &str, field: MarketField, value: impl Into<Value>) -> Update {
-    let mut delta = Delta::default();
-    delta.set(field, Some(value.into()));
-    Update::Change { market: market.into(), delta, rollback: false }
-}
-
-fn level(market: &str, price: i64, size: i64) -> Update {
-    let mut delta = Delta::default();
-    delta.selection_mut(SelectionKey { id: 1, handicap: 0 }).ladder_mut(Side::Back).set(price, size);
-    Update::Change { market: market.into(), delta, rollback: false }
-}
-
-fn status(engine: &Engine, market: &str) -> MarketStatus {
-    engine.book(market).unwrap().status()
-}
+use tictac_proto::log::{CATALOGUE, Entry, Live, What, shard_of};
+use tictac_proto::model::{Book, Delta, MarketField, MarketId, MarketStatus, Value};
+use tictac_proto::wire::FeedState;
 
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "a test")]
@@ -176,26 +25,6 @@ enum Step {
     Write,
     Lose(u16),
     Restart,
-}
-
-fn update() -> impl Strategy<Value = Update> {
-    let market = prop::sample::select(vec!["1.1", "1.2", "1.3", "1.4"]);
-    let event = || prop::sample::select(vec!["e1", "e2", "e3", "e4", "e5"]);
-    (market, event(), 0i64..7, 0i64..5, 0u8..12).prop_map(|(market, event, code, small, what)| match what {
-        0 | 1 => image(market, event),
-        2 => Update::Image {
-            market: market.into(),
-            book: Box::new(book(event, MarketStatus::from_code(code).unwrap())),
-        },
-        3 => set(market, MarketField::Event, event),
-        4 => set(market, MarketField::Status, code),
-        5 => set(market, MarketField::Matched, small),
-        6 => set(market, MarketField::PriceExponent, small % 2 + 2),
-        7 => Update::Stop { event: event.into(), scope: StopScope::Event, reason: Some("goal".into()) },
-        8 if small == 0 => Update::Gone { market: market.into() },
-        9 => set(market, MarketField::Score, if small == 0 { "0-0" } else { "1-0" }),
-        _ => level(market, 200 + code, small),
-    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -322,7 +151,7 @@ fn silence_makes_stale_then_down_and_is_told_at_once() {
     engine.handle_message(&a, Some(1), 0);
     engine.handle_time(0);
     for shard in engine.shards() {
-        assert_eq!(engine.take_alive(shard, 0).unwrap().feeds[0].state, FeedState::Live);
+        assert_eq!(engine.take_alive(shard, 0).unwrap().0.feeds[0].state, FeedState::Live);
         assert_eq!(engine.take_alive(shard, 100), None, "one is under way");
         engine.handle_written(shard);
         assert_eq!(engine.take_alive(shard, 100), None);
@@ -334,7 +163,7 @@ fn silence_makes_stale_then_down_and_is_told_at_once() {
         engine.handle_written(0);
         engine.handle_time(now);
         assert_eq!(engine.feed("a", now), Some(state));
-        let told = engine.take_alive(0, now).map(|alive| alive.feeds[0].state);
+        let told = engine.take_alive(0, now).map(|alive| alive.0.feeds[0].state);
         assert_eq!(told, (state != FeedState::Live).then_some(state), "a change is told at once");
         engine.handle_written(0);
     }
@@ -412,14 +241,16 @@ fn a_market_that_moves_event_is_gone_there_and_imaged_here() {
     engine.handle_updates(&a, [image("1.1", from)], times(0));
     shelves.write(&mut engine, 0);
     engine.handle_updates(&a, [set("1.1", MarketField::Event, to)], times(1));
-    let old = engine.take_batch(shard_of(from, 4), 1).unwrap();
-    assert_eq!(old.gone, [MarketId::from("1.1")]);
+    assert!(engine.take_batch(shard_of(from, 4), 1).is_none(), "gone there before it is written here");
     let new = engine.take_batch(shard_of(to, 4), 1).unwrap();
     let Ok(Live::Entry(Entry { what: What::Image { market, .. }, .. })) = Live::decode(&new.entries[0])
     else {
         panic!("no image")
     };
     assert_eq!((&*market, new.snapshots.len()), ("1.1", 1));
+    engine.handle_written(shard_of(to, 4));
+    let old = engine.take_batch(shard_of(from, 4), 1).unwrap();
+    assert_eq!(old.gone, [MarketId::from("1.1")]);
     engine.handle_updates(
         &a,
         [Update::Stop { event: to.into(), scope: StopScope::Event, reason: None }],
