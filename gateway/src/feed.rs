@@ -146,9 +146,9 @@ impl Feed {
                 }
                 self.parts.hub.snapshots(shard, read.head, read.markets, read.entries, now);
             }
-            // The follower asks again after its deadline.
             Repair::Tail(shard, Err(error)) | Repair::Snapshots(shard, Err(error)) => {
                 tracing::warn!(shard, %error, "the log can't be read: trying again");
+                self.parts.hub.unread(shard, now);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::follow::Followed;
 #[derive(Debug)]
 pub struct SseClient {
     reader: BufReader<TcpStream>,
+    received: Vec<u8>,
     pending: Vec<u8>,
     /// What it holds.
     pub followed: Followed,
@@ -42,24 +43,31 @@ impl SseClient {
             bail!("no event stream: {head}");
         }
         let followed = Followed::default();
-        Ok(Self { reader, pending: Vec::new(), followed, last_event_id: None, retry: None })
+        Ok(Self {
+            reader,
+            received: Vec::new(),
+            pending: Vec::new(),
+            followed,
+            last_event_id: None,
+            retry: None,
+        })
     }
 
-    async fn chunk(&mut self) -> anyhow::Result<bool> {
-        let mut size = String::new();
-        if self.reader.read_line(&mut size).await? == 0 {
-            return Ok(false);
+    /// Takes the next chunk from what was received, once all of it is there; `Some(false)` for the last one.
+    fn chunk(&mut self) -> anyhow::Result<Option<bool>> {
+        let Some(line) = self.received.windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
+        let text = std::str::from_utf8(&self.received[..line])?;
+        let size = usize::from_str_radix(text.trim(), 16).with_context(|| format!("chunk size {text:?}"))?;
+        let (start, end) = (line + 2, line + 2 + size);
+        if self.received.len() < end + 2 {
+            return Ok(None);
         }
-        let size = usize::from_str_radix(size.trim(), 16).with_context(|| format!("chunk size {size:?}"))?;
-        let start = self.pending.len();
-        self.pending.resize(start + size, 0);
-        self.reader.read_exact(&mut self.pending[start..]).await?;
-        let mut end = [0; 2];
-        self.reader.read_exact(&mut end).await?;
-        Ok(size > 0)
+        self.pending.extend_from_slice(&self.received[start..end]);
+        self.received.drain(..end + 2);
+        Ok(Some(size > 0))
     }
 
-    /// Waits for one message and takes it in; `None` at the end of the stream.
+    /// Waits for one message and takes it in; `None` at the end of the stream. Whoever stops waiting loses nothing.
     ///
     /// # Errors
     /// If the connection breaks or an event can't be read.
@@ -73,8 +81,15 @@ impl SseClient {
                 }
                 continue;
             }
-            if !self.chunk().await? {
-                return Ok(None);
+            match self.chunk()? {
+                Some(true) => {}
+                Some(false) => return Ok(None),
+                // Whoever stops waiting here loses nothing.
+                None => {
+                    if self.reader.read_buf(&mut self.received).await? == 0 {
+                        return Ok(None);
+                    }
+                }
             }
         }
     }

@@ -25,6 +25,8 @@ pub const DOWN_AFTER: i64 = 5_000;
 const MAX_WAITING: usize = 16_384;
 /// A repair that was not answered by then is asked for again, ms.
 const REPAIR_DEADLINE: i64 = 3_000;
+/// How soon a repair that failed is asked for again, ms.
+const REPAIR_AGAIN: i64 = 400;
 
 /// What the follower tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -392,6 +394,13 @@ impl Follower {
 
     fn sort_queue(&mut self) {
         self.queue.make_contiguous().sort_by_key(|e| e.at);
+    }
+
+    /// A repair that was asked for could not be read: it is asked for again soon.
+    pub fn handle_unread(&mut self, now: i64) {
+        if let State::Repairing { since, .. } = &mut self.state {
+            *since = (*since).min(now - REPAIR_DEADLINE + REPAIR_AGAIN);
+        }
     }
 
     /// Asks again for a repair that was not answered, and tells feeds that fell silent. Call it a few times a second.

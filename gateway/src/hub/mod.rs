@@ -236,6 +236,13 @@ impl Hub {
         self.drain(shard, now);
     }
 
+    /// What was asked for of a shard could not be read.
+    pub fn unread(&mut self, shard: u16, now: Now) {
+        if let Some(watched) = self.followers.get_mut(&shard) {
+            watched.follower.handle_unread(now.mono);
+        }
+    }
+
     /// A shard's snapshots, asked for by [`FeedCommand::Snapshots`].
     pub fn snapshots(
         &mut self,

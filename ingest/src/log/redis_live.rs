@@ -30,7 +30,7 @@ use super::redis::{RedisLog, Shared};
 
 const PING_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Channels subscribed with one request.
 const CHANNELS: usize = 256;
 

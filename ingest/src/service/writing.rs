@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use crate::log::{Acquired, Batch, LogError, LogWriter, Owner, Resume};
 
-/// Longest wait between two tries.
-const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait between two tries: what was away is found again within this, and it bounds what a return costs.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 const MIN_WAIT: Duration = Duration::from_millis(50);
 /// Tries that stand for an owner whose lease has no end: they are about a tenth of a second apart.
 const STANDING_BY: u32 = 2;

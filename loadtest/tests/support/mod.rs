@@ -4,6 +4,8 @@
 pub mod chain;
 pub mod oracle;
 pub mod process;
+pub mod proxy;
+pub mod shards;
 pub mod source;
 pub mod watched;
 

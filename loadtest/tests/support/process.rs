@@ -40,9 +40,14 @@ fn binary(name: &str) -> PathBuf {
 
 impl Process {
     fn start(name: &str, server: &RedisServer, arguments: &[&str]) -> Self {
+        Self::start_at(name, &server.url(), arguments)
+    }
+
+    /// A program that finds Redis at an address.
+    pub fn start_at(name: &str, redis: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary(name));
         command.args(arguments);
-        command.args(["--redis", &server.url(), "--shards", &SHARDS.to_string()]);
+        command.args(["--redis", redis, "--shards", &SHARDS.to_string()]);
         if !arguments.contains(&"--admin") {
             command.args(["--admin", "127.0.0.1:0"]);
         }

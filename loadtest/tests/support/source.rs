@@ -26,6 +26,9 @@ const WINDOW: u64 = 200;
 /// How long ingest may take to say something.
 const WITHIN: Duration = Duration::from_secs(30);
 
+/// How long saying something may take where nobody waits for it.
+const SHORT: Duration = Duration::from_millis(500);
+
 type Controls = Pin<Box<dyn Stream<Item = redis::Msg> + Send>>;
 
 pub struct Source {
@@ -147,6 +150,40 @@ impl Source {
                 self.answer().await;
             }
         }
+    }
+
+    /// Goes on by so many steps, or says that it is alive; answers what it is asked. Never waits for long: what can't be
+    /// said now is lost.
+    pub async fn tick(&mut self, steps: u32) {
+        let mut updates = Vec::new();
+        for _ in 0..steps {
+            self.now += STEP;
+            self.simulator.advance(self.now, &mut updates);
+        }
+        let said = tokio::time::timeout(SHORT, self.try_say(&updates)).await;
+        if !matches!(said, Ok(Ok(()))) {
+            let again = tokio::time::timeout(SHORT, connect(&self.client)).await;
+            if let Ok(Ok((publish, control))) = again {
+                (self.publish, self.control) = (publish, control);
+            }
+            return;
+        }
+        while let Some(Some(message)) = self.control.next().now_or_never() {
+            self.take(&message);
+        }
+        if std::mem::take(&mut self.wanted) {
+            let mut images = Vec::new();
+            self.simulator.images(&mut images);
+            let said = tokio::time::timeout(SHORT, self.try_say(&images)).await;
+            self.imaged += u64::from(matches!(said, Ok(Ok(()))));
+        }
+    }
+
+    async fn try_say(&mut self, updates: &[tictac_ingest::update::Update]) -> redis::RedisResult<()> {
+        self.seq += 1;
+        let mut message = String::new();
+        self.writer.write_envelope("demo", self.seq, self.now, updates, &mut message);
+        redis::cmd("PUBLISH").arg("odds:in:demo").arg(message).query_async(&mut self.publish).await
     }
 
     /// Says nothing new, but that it is alive, and what it is asked for.

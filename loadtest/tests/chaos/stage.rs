@@ -1,0 +1,183 @@
+//! All of it as processes, with a proxy on every way between them: Redis, two ingests, a gateway, viewers, and a source
+//! that goes on whatever happens.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tictac_ingest::testing::RedisServer;
+use tictac_proto::model::{MarketId, MarketStatus};
+use tictac_proto::wire::Codec;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::viewer::{Found, Kind, Now, Shows, Viewer};
+use crate::support::process::Process;
+use crate::support::proxy::Proxy;
+use crate::support::shards::Shards;
+use crate::support::source::Source;
+
+/// How often the source says something, and how much of its time passes meanwhile.
+const EVERY: Duration = Duration::from_millis(50);
+/// Longest that anything may take on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+
+pub(crate) struct Stage {
+    pub(crate) server: RedisServer,
+    /// The owner, then the one that stands by.
+    pub(crate) ingests: [Process; 2],
+    pub(crate) gateway: Process,
+    pub(crate) gateway_port: u16,
+    pub(crate) to_redis: [Proxy; 2],
+    pub(crate) gateway_to_redis: Proxy,
+    pub(crate) to_gateway: Proxy,
+    pub(crate) shards: Shards,
+    viewers: Vec<Viewer>,
+    steps: watch::Sender<u32>,
+    source: JoinHandle<()>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.source.abort();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn ingest(proxy: &Proxy) -> Process {
+    let redis = format!("redis://{}", proxy.address);
+    Process::start_at("tictac-ingest", &redis, &["run", "--stale-after-ms", "2000"])
+}
+
+async fn act(mut source: Source, mut steps: watch::Receiver<u32>, tell: watch::Sender<Now>) {
+    let mut every = tokio::time::interval(EVERY);
+    let mut closed: HashMap<MarketId, Instant> = HashMap::new();
+    loop {
+        every.tick().await;
+        let count = *steps.borrow_and_update();
+        source.tick(count).await;
+        let truth = source.truth();
+        closed.retain(|id, _| truth.get(id).is_some_and(|m| m.status() != MarketStatus::Open));
+        for (id, market) in &truth {
+            if market.status() != MarketStatus::Open {
+                closed.entry(id.clone()).or_insert_with(Instant::now);
+            }
+        }
+        tell.send_replace(Now { truth: Arc::new(truth), closed: Arc::new(closed.clone()) });
+    }
+}
+
+impl Stage {
+    pub(crate) async fn new(seed: u64) -> Self {
+        let server = RedisServer::start().unwrap();
+        let redis: SocketAddr = server.url().trim_start_matches("redis://").parse().unwrap();
+        let mut shards = Shards::new(&server).await;
+        let to_redis = [Proxy::new(redis).await, Proxy::new(redis).await];
+        let owner = ingest(&to_redis[0]);
+        shards.until_newer(&shards_at_zero()).await;
+        let ingests = [owner, ingest(&to_redis[1])];
+        shards.until_heard_by(2).await;
+        let gateway_to_redis = Proxy::new(redis).await;
+        let gateway_port = free_port();
+        let to_gateway = Proxy::new(([127, 0, 0, 1], gateway_port).into()).await;
+        let gateway = start_gateway(&gateway_to_redis, gateway_port);
+        let source = Source::new(&server, seed).await;
+        let (steps, paced) = watch::channel(1);
+        let (tell, now) = watch::channel(Now::default());
+        let source = tokio::spawn(act(source, paced, tell));
+        let address = to_gateway.address.to_string();
+        let kinds = [Kind::WebSocket(Codec::Json), Kind::WebSocket(Codec::Msgpack), Kind::Stream];
+        let viewers = kinds.map(|kind| Viewer::new(kind, address.clone(), now.clone())).into();
+        let mut stage = Self {
+            server,
+            ingests,
+            gateway,
+            gateway_port,
+            to_redis,
+            gateway_to_redis,
+            to_gateway,
+            shards,
+            viewers,
+            steps,
+            source,
+        };
+        stage
+            .until("all is there", LONG, |shows| shows.should > 0 && shows.open == shows.should)
+            .await
+            .unwrap();
+        stage
+    }
+
+    pub(crate) fn restart_gateway(&mut self) {
+        self.gateway = start_gateway(&self.gateway_to_redis, self.gateway_port);
+    }
+
+    /// Until every viewer shows it; how long that took, `None` where it does not come.
+    pub(crate) async fn until(
+        &mut self,
+        _what: &str,
+        within: Duration,
+        shown: impl Fn(&Shows) -> bool,
+    ) -> Option<Duration> {
+        let since = Instant::now();
+        let all = async {
+            // All at once: each may come and go while others are waited for.
+            while !self.viewers.iter().all(|v| shown(&v.shows.borrow())) {
+                let changed = self.viewers.iter_mut().map(|v| Box::pin(v.shows.changed()));
+                let (ended, ..) = futures_util::future::select_all(changed).await;
+                ended.expect("viewers don't end");
+            }
+        };
+        tokio::time::timeout(within, all).await.ok().map(|()| since.elapsed())
+    }
+
+    /// The source says nothing new from now on: whether every viewer has all of it within a time.
+    pub(crate) async fn settles(&mut self, within: Duration) -> bool {
+        self.steps.send_replace(0);
+        // What is under way is said.
+        tokio::time::sleep(4 * EVERY).await;
+        self.until("true", within, |shows| shows.is_true).await.is_some()
+    }
+
+    /// What viewers found wrong so far.
+    pub(crate) fn found(&self) -> Found {
+        self.viewers.iter().fold(Found::default(), |sum, viewer| {
+            let found = viewer.shows.borrow().found;
+            Found {
+                wrong: sum.wrong + found.wrong,
+                stale_open: sum.stale_open + found.stale_open,
+                undeclared: sum.undeclared + found.undeclared,
+            }
+        })
+    }
+
+    /// How many markets anybody can trade.
+    pub(crate) fn open(&self) -> usize {
+        self.viewers.iter().map(|v| v.shows.borrow().open).sum()
+    }
+}
+
+fn shards_at_zero() -> Vec<u64> {
+    vec![0; usize::from(crate::support::SHARDS) + 1]
+}
+
+fn start_gateway(redis: &Proxy, port: u16) -> Process {
+    let listen = format!("127.0.0.1:{port}");
+    let arguments = [
+        "--listen",
+        &listen,
+        "--checksum-ms",
+        "0",
+        "--connects-per-ip",
+        "10000",
+        "--requests-per-ip",
+        "10000",
+        "--snapshots-per-market",
+        "100000",
+    ];
+    Process::start_at("tictac-gateway", &format!("redis://{}", redis.address), &arguments)
+}
