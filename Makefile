@@ -4,8 +4,10 @@
 # Recorded real markets, where they are at hand; tests say what they did not run without them.
 export TICTAC_RECORDINGS ?= $(wildcard $(CURDIR)/../shared/data)
 WEB := gateway/web
+# Where reports of faults go.
+FAULTS ?= $(CURDIR)/target/faults.jsonl
 
-.PHONY: run lint test test-rust test-web test-browser setup bench soak chaos help
+.PHONY: run lint test test-rust test-web test-browser setup bench soak chaos faults-table help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -2
@@ -39,10 +41,16 @@ bench: ## speed, in absolute figures, and instruction counts (needs valgrind)
 	cargo run --release -p tictac-ingest --example chain_speed
 	cargo run --release -p tictac-ingest --example chain_speed -- --instructions
 
-soak: ## the simulation for as long as SEEDS says
-	TICTAC_SEEDS=$${SEEDS:-200000} cargo test --release -p tictac-gateway --test simulation
+soak: ## the simulation for as long as SEEDS says; reports for the table of faults
+	TICTAC_SEEDS=$${SEEDS:-200000} TICTAC_FAULTS_FILE=$(FAULTS) \
+		cargo test --release -p tictac-gateway --test simulation ten_thousand_seeds -- --nocapture
 
-chaos: ## faults with real processes, alone on the machine, within their bounds
+chaos: ## faults with real processes, RUNS times each, alone on the machine, within their bounds; reports for the table
 	cargo build -p tictac-gateway -p tictac-ingest
 	TICTAC_STRICT=1 cargo test -p tictac-loadtest --test failover --test drain --test restarts --test faults --test moves \
 		-- --nocapture --test-threads=1
+	TICTAC_STRICT=1 TICTAC_CHAOS_RUNS=$${RUNS:-20} TICTAC_FAULTS_FILE=$(FAULTS) \
+		cargo test -p tictac-loadtest --test chaos -- --nocapture --include-ignored --test-threads=1
+
+faults-table: ## what make soak and make chaos reported, into ARCHITECTURE.md
+	cargo run -q -p tictac-loadtest --bin tictac-faults -- $(FAULTS) --into ARCHITECTURE.md --at-least 100000

@@ -53,6 +53,8 @@ named!(Path {
 #[derive(Debug, Clone, Default)]
 pub struct Coverage {
     hits: BTreeMap<(Fault, Path), u64>,
+    /// By fault and virtual ms from its end until everything agreed: how often.
+    converged: BTreeMap<Fault, BTreeMap<i64, u64>>,
     active: Vec<Fault>,
 }
 
@@ -74,7 +76,36 @@ impl Coverage {
         }
     }
 
+    /// Everything agrees again, so long after what was active ended.
+    pub fn converged(&mut self, ms: i64) {
+        for fault in &self.active {
+            *self.converged.entry(*fault).or_default().entry(ms).or_default() += 1;
+        }
+    }
+
+    /// One line for each fault, for the table of faults.
+    pub fn lines(&self, seeds: usize, [wrong, stale_open, undeclared]: [usize; 3]) -> String {
+        let mut out = String::new();
+        for (fault, converged) in &self.converged {
+            let line = serde_json::json!({
+                "kind": "simulated",
+                "fault": fault.name(),
+                "seeds": seeds,
+                "converge_ms": converged,
+                "wrong": wrong,
+                "stale_open": stale_open,
+                "undeclared": undeclared,
+            });
+            out += &format!("{line}\n");
+        }
+        out
+    }
+
     pub fn add(&mut self, other: &Self) {
+        for (fault, times) in &other.converged {
+            let mine = self.converged.entry(*fault).or_default();
+            times.iter().for_each(|(ms, count)| *mine.entry(*ms).or_default() += count);
+        }
         for (pair, hits) in &other.hits {
             *self.hits.entry(*pair).or_default() += hits;
         }

@@ -259,7 +259,9 @@ impl World {
                     if self.dice.chance(100) { self.dice.range(50, 400) } else { self.dice.range(1, 20) };
                 self.pass(elapsed)?;
             }
+            let ended = self.now.mono;
             self.quiet()?;
+            self.cover.converged(self.now.mono - ended);
             // Whatever went wrong, who comes back now has missed nothing.
             let client = self.dice.below(self.clients.len());
             self.cut(client, true);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::stage::Stage;
-use super::viewer::OPEN_FOR;
+use super::viewer::{OPEN_FOR, Shows};
 use crate::support::proxy::{Mode, Proxy};
 
 /// What a takeover may take.
@@ -153,11 +153,17 @@ impl Fault {
         let begun = Instant::now();
         self.begin(&mut stage).await;
         let detected = match self.sign() {
-            Sign::Untradable => stage.until("untradable", LONG, |shows| shows.open == 0).await,
+            Sign::Untradable => stage.until(LONG, |shows| shows.open == 0).await,
             Sign::NewOwner => Some(stage.shards.until_newer(&epochs).await),
             Sign::Nothing => None,
         };
         let mut late = u64::from(self.sign() != Sign::Nothing && detected.is_none());
+        let well = |shows: &Shows| shows.should > 0 && shows.open == shows.should;
+        let mut converged = None;
+        if self.sign() == Sign::NewOwner {
+            // A takeover makes it well though the fault lasts.
+            converged = stage.until(LONG, well).await.map(|_| begun.elapsed());
+        }
         if let Some(lasts) = self.lasts() {
             // What is not to be traded stays so.
             let mut looks = tokio::time::interval(Duration::from_millis(20));
@@ -168,11 +174,11 @@ impl Fault {
             }
         }
         self.end(&mut stage).await;
-        let converged = if self.sign() == Sign::Nothing {
-            None
-        } else {
-            stage.until("well", LONG, |shows| shows.should > 0 && shows.open == shows.should).await
-        };
+        let again = stage.until(LONG, well).await;
+        late += u64::from(again.is_none());
+        if self.sign() == Sign::Untradable {
+            converged = again;
+        }
         // It goes on for a while, then everybody must have all of it.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let settled = stage.settles(LONG).await;
@@ -229,8 +235,7 @@ impl Report {
             "fault": self.fault.name(),
             "detect_ms": ms(self.detected),
             "converge_ms": ms(self.converged),
-            "detect_bound_ms": detect.as_millis() as u64,
-            "converge_bound_ms": converge.as_millis() as u64,
+            "bounds_ms": [detect.as_millis() as u64, converge.as_millis() as u64],
             "wrong": self.wrong,
             "stale_open": self.stale_open,
             "undeclared": self.undeclared,

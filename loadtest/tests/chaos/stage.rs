@@ -105,10 +105,7 @@ impl Stage {
             steps,
             source,
         };
-        stage
-            .until("all is there", LONG, |shows| shows.should > 0 && shows.open == shows.should)
-            .await
-            .unwrap();
+        stage.until(LONG, |shows| shows.should > 0 && shows.open == shows.should).await.unwrap();
         stage
     }
 
@@ -119,7 +116,6 @@ impl Stage {
     /// Until every viewer shows it; how long that took, `None` where it does not come.
     pub(crate) async fn until(
         &mut self,
-        _what: &str,
         within: Duration,
         shown: impl Fn(&Shows) -> bool,
     ) -> Option<Duration> {
@@ -140,7 +136,7 @@ impl Stage {
         self.steps.send_replace(0);
         // What is under way is said.
         tokio::time::sleep(4 * EVERY).await;
-        self.until("true", within, |shows| shows.is_true).await.is_some()
+        self.until(within, |shows| shows.is_true).await.is_some()
     }
 
     /// What viewers found wrong so far.
