@@ -20,6 +20,8 @@ Examples:
   tictac-ingest                                 take sources from Redis on this machine
   tictac-ingest --redis redis://10.0.0.5:6379   … on another
   tictac-ingest simulate                        be a source of invented markets (in another terminal)
+  tictac-ingest operator suspend market:1.23 --why \"wrong price\"   nobody trades it until it is resumed
+  tictac-ingest operator list                   what is suspended, by whom and why
   tictac-ingest replay race.mcm.bz2 --speed 10  be a source that plays a recording ten times as fast
 
 A source publishes to <prefix>:in:<source> (default odds:in:…), one message each:
@@ -64,6 +66,21 @@ pub enum Command {
         #[arg(long, default_value = "1", value_name = "SPEED")]
         speed: Speed,
     },
+    /// Suspend, resume or re-image markets by hand, on every ingest of this Redis; or show what is suspended.
+    Operator {
+        /// What to do.
+        #[arg(value_enum)]
+        what: Operation,
+        /// Of what: all, source:NAME, event:ID or market:ID.
+        #[arg(value_name = "SCOPE")]
+        scope: Option<String>,
+        /// Who does it, for the audit.
+        #[arg(long, env = "USER", default_value = "")]
+        by: String,
+        /// Why, for the audit.
+        #[arg(long, default_value = "")]
+        why: String,
+    },
     /// Publish invented markets as a source.
     Simulate {
         /// The source's name.
@@ -76,6 +93,19 @@ pub enum Command {
         #[arg(long, default_value_t = 1.0)]
         rate: f64,
     },
+}
+
+/// What an operator can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Operation {
+    /// Nothing of it can be traded until it is resumed, whatever its source says.
+    Suspend,
+    /// Its source's word counts again.
+    Resume,
+    /// Nothing of it can be traded until its source has imaged it.
+    Image,
+    /// Show what is suspended, by whom and why.
+    List,
 }
 
 /// How the process log looks.

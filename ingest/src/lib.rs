@@ -6,6 +6,7 @@
 //! | [`service`] | the engine's async shell: input in, batches out, shards taken over |
 //! | [`log`] | where ingest writes and gateways follow, in Redis or in this process |
 //! | [`envelope`], [`native`], [`mcm`] | what sources send → [`update`]s or [`problem`]s |
+//! | [`operator`] | what is suspended by hand, and what is to be imaged |
 //! | [`recording`], [`simulator`] | input without a source |
 //! | [`redis_input`], [`stream_input`] | sources over Redis, lossy and lossless, and what is said to them |
 //! | [`stream_id`] | positions in a Redis Stream |
@@ -25,6 +26,7 @@ pub mod mcm;
 pub mod metrics;
 pub mod native;
 pub mod node;
+pub mod operator;
 pub mod pacing;
 pub mod problem;
 pub mod recording;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use tictac_ingest::admin::{Admin, bind, serve};
-use tictac_ingest::config::{Cli, Command, Config, LogFormat, USAGE, check_rate, check_source};
+use tictac_ingest::clock::now_ms;
+use tictac_ingest::config::{Cli, Command, Config, LogFormat, Operation, USAGE, check_rate, check_source};
 use tictac_ingest::log::{LogWriter, RedisLog};
+use tictac_ingest::operator::{Act, Action};
 use tictac_ingest::replay::{ReplayError, ReplaySettings, replay, shown};
 use tictac_ingest::service::{Ingest, Settings};
 use tictac_ingest::simulate::simulate;
@@ -111,6 +113,7 @@ async fn act(command: Command, config: Config) -> anyhow::Result<()> {
                 Err(error) => Err(error.into()),
             }
         }
+        Command::Operator { what, scope, by, why } => operate(config, what, scope, by, why).await,
         Command::Simulate { source, seed, rate } => {
             let defaults = simulator::Config::default();
             let config_of = simulator::Config {
@@ -122,6 +125,36 @@ async fn act(command: Command, config: Config) -> anyhow::Result<()> {
             simulate(config.redis, seed, config_of, cancel).await.context("simulating")
         }
     }
+}
+
+async fn operate(
+    config: Config,
+    what: Operation,
+    scope: Option<String>,
+    by: String,
+    why: String,
+) -> anyhow::Result<()> {
+    let log = LogWriter::from(RedisLog::new(config.redis)?);
+    let action = match what {
+        Operation::Suspend => Action::Suspend,
+        Operation::Resume => Action::Resume,
+        Operation::Image => Action::Image,
+        Operation::List => {
+            let ledger = log.ledger().await?;
+            print!("{}", ledger.table());
+            return Ok(());
+        }
+    };
+    let scope = scope.context("say of what: all, source:NAME, event:ID or market:ID")?;
+    let act = Act { action, scope, by, why, at: now_ms() };
+    act.check().map_err(anyhow::Error::msg)?;
+    anyhow::ensure!(
+        log.act(&act, true).await?,
+        "somebody acted on {} later than now: set the clocks right",
+        act.scope
+    );
+    println!("{}: told to every ingest; see `tictac-ingest operator list` and the process log", act.scope);
+    Ok(())
 }
 
 async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
@@ -141,8 +174,9 @@ async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
         "ingest"
     );
     let metrics = settings.metrics.clone();
-    let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
-    let admin = Admin { metrics: metrics.clone(), window: ingest.window() };
+    let writer = LogWriter::from(log);
+    let (ingest, controls) = Ingest::start(settings, writer.clone(), cancel.clone());
+    let admin = Admin { metrics: metrics.clone(), window: ingest.window(), log: writer };
     let port = tokio::spawn(serve(listener, admin, cancel.clone()));
     let teller = tokio::spawn(redis_input::tell(config.redis.clone(), controls));
     let streams =

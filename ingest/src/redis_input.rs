@@ -36,6 +36,7 @@ pub async fn listen(
     let mut drain = Drain {
         prefix: format!("{}:in:", settings.prefix),
         free: format!("{}:free", settings.prefix),
+        operator: format!("{}:operator", settings.prefix),
         input,
         metrics,
         lossy: BTreeSet::new(),
@@ -63,6 +64,8 @@ struct Drain {
     prefix: String,
     /// Where owners say that a shard is free.
     free: String,
+    /// Where operators' acts are told.
+    operator: String,
     input: mpsc::Sender<Input>,
     metrics: Metrics,
     /// Sources of which messages were dropped and which the engine has not heard of yet.
@@ -79,7 +82,7 @@ impl Drain {
         if let Err(error) = subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await {
             return error.to_string();
         }
-        if let Err(error) = subscriber.subscribe(&self.free).await {
+        if let Err(error) = subscriber.subscribe(&[&self.free, &self.operator]).await {
             return error.to_string();
         }
         if *tries > 0 && self.input.send(Input::Broken).await.is_err() {
@@ -102,6 +105,14 @@ impl Drain {
                 // Where there is no room it is found out when the lease would have ended.
                 if let Some(shard) = message.get_payload::<String>().ok().and_then(|s| s.parse().ok()) {
                     let _ = self.input.try_send(Input::Free { shard });
+                }
+                continue;
+            }
+            if channel == self.operator {
+                // What is held is found in the ledger too; a wish for images is to be repeated, which its command says.
+                match serde_json::from_slice(message.get_payload_bytes()) {
+                    Ok(act) => drop(self.input.try_send(Input::Operator { act })),
+                    Err(error) => tracing::warn!(%error, "an operator's act can't be read"),
                 }
                 continue;
             }

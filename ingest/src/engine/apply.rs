@@ -59,6 +59,7 @@ impl Engine {
             }
         };
         let home = shard_of(&event, self.settings.shards);
+        let own = self.hold_image(source, &event, market, &mut book);
         match self.markets.get(market) {
             None => {
                 self.check_room(market)?;
@@ -80,6 +81,7 @@ impl Engine {
         if let Some(meta) = self.markets.get_mut(market) {
             meta.unconfirmed = false;
             meta.partial = false;
+            meta.own = own;
         }
         if let Some(tracker) = self.sources.get_mut(source) {
             tracker.trust(market);
@@ -118,6 +120,8 @@ impl Engine {
                     && (*f != MarketField::Status || v.as_ref().and_then(Value::int) != open)
             });
         }
+        self.check_owner(source, market)?;
+        self.hold_change(market, &mut delta);
         // Without an event a market is one of its own.
         if delta.get(MarketField::Event) == Some(None) {
             delta.set(MarketField::Event, Some(Value::Text(market.clone())));
@@ -127,11 +131,12 @@ impl Engine {
         if let Some(event) = &event {
             let home = shard_of(event, self.settings.shards);
             if home != shard {
-                self.check_owner(source, market)?;
                 let Some(mut book) = self.book(market).cloned() else { return Ok(()) };
                 book.apply(&delta, 0);
                 self.check_terminal(market, &book, rollback)?;
-                return self.relocate(source, market, event.clone(), home, book, times);
+                self.relocate(source, market, event.clone(), home, book, times)?;
+                self.hold_again(market, times);
+                return Ok(());
             }
         }
         // A change of scale by a change is a change of everything that is measured by it.
@@ -143,7 +148,6 @@ impl Engine {
         let entry = if let Some(held) = held.filter(|_| scale) {
             let mut book = held.clone();
             book.apply(&delta, 0);
-            self.check_owner(source, market)?;
             self.shard_mut(shard).sequencer.image(source, market, book, times)?
         } else {
             self.shard_mut(shard).sequencer.change(source, market, delta, rollback, times)?
@@ -151,6 +155,7 @@ impl Engine {
         self.push(shard, market, entry, times);
         if let Some(event) = event {
             self.rehome(market, event, shard);
+            self.hold_again(market, times);
         }
         Ok(())
     }
@@ -177,6 +182,7 @@ impl Engine {
             }
         };
         let markets: Vec<MarketId> = markets.iter().filter(named).cloned().collect();
+        self.hold_stop(&markets, reason.as_deref());
         self.suspend(&markets, reason, times, times.received);
     }
 
@@ -279,12 +285,13 @@ impl Engine {
             terminal_since: None,
             matched_at: now,
             matched_due: false,
+            own: None,
         };
         self.markets.insert(market.clone(), meta);
     }
 
     /// Takes in an entry of a market's shard, and what follows from it.
-    fn push(&mut self, shard: u16, market: &MarketId, entry: Option<Entry>, times: Times) {
+    pub(super) fn push(&mut self, shard: u16, market: &MarketId, entry: Option<Entry>, times: Times) {
         let Some(entry) = entry else { return };
         let now = times.received;
         let touched = match &entry.what {

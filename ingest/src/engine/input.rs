@@ -90,6 +90,8 @@ pub struct InputTracker {
     lost: bool,
     /// Markets that need an image before they can be traded, terminal ones aside.
     untrusted: BTreeSet<MarketId>,
+    /// Markets that are suspended by themselves until an image comes.
+    wanted: BTreeSet<MarketId>,
     /// When the source was first heard with untrusted markets.
     waiting_since: Option<i64>,
     asked: Option<i64>,
@@ -120,6 +122,7 @@ impl InputTracker {
             late: false,
             lost: false,
             untrusted: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             waiting_since: None,
             asked: None,
             taken: None,
@@ -239,8 +242,15 @@ impl InputTracker {
         self.asked = None;
     }
 
+    /// One market needs an image, and the others don't suffer from that.
+    pub fn want(&mut self, market: MarketId) {
+        self.wanted.insert(market);
+        self.asked = None;
+    }
+
     /// A market was imaged, or is over or gone.
     pub fn trust(&mut self, market: &str) {
+        self.wanted.remove(market);
         if self.untrusted.remove(market) && self.untrusted.is_empty() {
             self.lost = false;
             self.waiting_since = None;
@@ -332,13 +342,14 @@ impl InputTracker {
             out.push(Control::Taken { seq, since: self.since.min(seq) });
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
         }
-        if !self.untrusted.is_empty() && !leads && self.asked.is_none() {
+        let wants = !self.untrusted.is_empty() || !self.wanted.is_empty();
+        if wants && !leads && self.asked.is_none() {
             self.asked = Some(now.saturating_sub(every) + ASK_LATER);
         }
         let ask = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());
-        if !self.untrusted.is_empty() && ask {
+        if wants && ask {
             self.asked = Some(now);
-            let all: Vec<MarketId> = self.untrusted.iter().cloned().collect();
+            let all: Vec<MarketId> = self.untrusted.union(&self.wanted).cloned().collect();
             out.extend(all.chunks(MAX_ASKED).map(|part| Control::Image(part.to_vec())));
         }
     }

@@ -8,6 +8,7 @@
 //! | `apply` | an update → the right shard's sequencer and the catalogue |
 //! | `checkpoint` | how far sources' streams are in the log for sure |
 //! | [`catalogue`] | what the catalogue has of a market |
+//! | `switch` | the operator's acts over the books |
 //! | `takeover` | what is stored of a shard → books, when it becomes ours and before that |
 //! | `shard` | entries that wait, snapshots that go with them, `covered` |
 //! | [`input`] | one source: numbers, silence, markets that need images |
@@ -26,6 +27,7 @@ pub mod input;
 pub mod problems;
 pub mod settings;
 mod shard;
+mod switch;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -44,7 +46,10 @@ pub use self::settings::{EngineSettings, MAX_SOURCES};
 use self::checkpoint::Checkpoint;
 use self::input::InputTracker;
 use self::shard::Shard;
+pub use self::switch::OPERATOR;
+use self::switch::Own;
 use crate::log::{Batch, Resume};
+use crate::operator::Ledger;
 use crate::problem::{Problem, ProblemKind};
 use crate::stream_id::StreamId;
 
@@ -67,6 +72,8 @@ struct Meta {
     terminal_since: Option<i64>,
     matched_at: i64,
     matched_due: bool,
+    /// Held by an operator: what its source says meanwhile.
+    own: Option<Own>,
 }
 
 /// How often what happened, for metrics.
@@ -99,6 +106,7 @@ pub struct Engine {
     /// Markets whose books came from the log, for readers that must know them.
     restored: Vec<MarketId>,
     checkpoint: Checkpoint,
+    ledger: Ledger,
     problems: Problems,
     counters: Counters,
 }
@@ -119,6 +127,7 @@ impl Engine {
             forgotten: Vec::new(),
             restored: Vec::new(),
             checkpoint: Checkpoint::default(),
+            ledger: Ledger::default(),
             problems: Problems::default(),
             counters: Counters::default(),
         }

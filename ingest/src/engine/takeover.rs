@@ -162,6 +162,7 @@ impl Engine {
                     self.adopt(&id, &source, event, shard, now);
                 }
                 self.restored.push(id.clone());
+                self.hold_restored(&id);
                 if let Some(meta) = self.markets.get_mut(&id) {
                     meta.partial = false;
                 }

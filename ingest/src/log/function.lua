@@ -153,6 +153,28 @@ local function alive(keys, args)
   return { '1', args[1], args[3], args[2] }
 end
 
+-- KEYS: 1 the operator's ledger (hash of scope and act), 2 the audit (stream). ARGV: scope, act (JSON with its time), channel,
+-- whether the ledger keeps it, whether it is new (else it is stored again after a loss), most scopes, most entries of
+-- the audit. Of each scope the latest act counts. The answer is 1, or 0 where there is a later one.
+local function operate(keys, args)
+  local stored = redis.call('HGET', keys[1], args[1])
+  if stored and cjson.decode(stored).at > cjson.decode(args[2]).at then
+    return 0
+  end
+  if args[4] == '1' then
+    if not stored and redis.call('HLEN', keys[1]) >= tonumber(args[6]) then
+      return redis.error_reply('TICTAC ' .. args[6] .. ' scopes are remembered; act on source:NAME or all')
+    end
+    redis.call('HSET', keys[1], args[1], args[2])
+  end
+  if args[5] == '1' then
+    redis.call('XADD', keys[2], 'MAXLEN', '~', args[7], '*', 'act', args[2])
+  end
+  redis.call('PUBLISH', args[3], args[2])
+  return 1
+end
+
+redis.register_function('tictac_operate_3', operate)
 redis.register_function('tictac_acquire_3', acquire)
 redis.register_function('tictac_renew_3', renew)
 redis.register_function('tictac_release_3', release)

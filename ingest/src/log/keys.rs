@@ -58,6 +58,21 @@ impl Keys {
         self.shard(shard, &format!("snap:{market}"))
     }
 
+    /// The operator's ledger, a hash.
+    pub(crate) fn ledger(&self) -> String {
+        self.shard(CATALOGUE, "ledger")
+    }
+
+    /// What operators did, a stream.
+    pub(crate) fn audit(&self) -> String {
+        self.shard(CATALOGUE, "audit")
+    }
+
+    /// Where operators' acts are told. Plain pub/sub.
+    pub(crate) fn operator(&self) -> String {
+        format!("{}:operator", self.prefix)
+    }
+
     /// Where owners say that a shard is free. Plain pub/sub, for all shards.
     pub(crate) fn free(&self) -> String {
         format!("{}:free", self.prefix)

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::outbox::Outbox;
 use super::recovery::{self, Holdings, RawEntry};
 use super::{Acquired, Batch, LiveEvent, LogError, Owner, Resume, Snapshots, Tail};
+use crate::operator::{Act, Ledger};
 use crate::stream_id::StreamId;
 
 /// Bounds of each shard's log.
@@ -44,6 +45,7 @@ pub struct MemoryLog {
 struct Shared {
     settings: MemorySettings,
     shards: Mutex<HashMap<u16, Shard>>,
+    ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug, Default)]
@@ -127,7 +129,7 @@ impl MemoryLog {
     /// An empty log.
     #[must_use]
     pub fn new(settings: MemorySettings) -> Self {
-        Self { shared: Arc::new(Shared { settings, shards: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { settings, shards: Mutex::default(), ledger: Mutex::default() }) }
     }
 
     fn shards(&self) -> MutexGuard<'_, HashMap<u16, Shard>> {
@@ -249,6 +251,20 @@ impl MemoryLog {
         }
         state.lease = None;
         Ok(())
+    }
+
+    pub(super) fn ledger(&self) -> Ledger {
+        self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn act(&self, act: &Act) -> Result<bool, LogError> {
+        let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = ledger.acts().any(|stored| stored.scope == act.scope && stored.at > act.at);
+        if later {
+            return Ok(false);
+        }
+        ledger.note(act.clone()).map_err(LogError::Unexpected)?;
+        Ok(true)
     }
 
     pub(super) fn tail(&self, shard: u16, after: Position) -> Result<Tail, LogError> {

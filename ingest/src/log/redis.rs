@@ -13,7 +13,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::connection::{Link, RedisSettings};
 use super::keys::Keys;
 use super::{Acquired, Batch, LogError, Owner, Resume};
+use crate::operator::{Act, Ledger, MAX_SCOPES};
 use crate::stream_id::StreamId;
+
+/// About how many acts the audit keeps.
+const AUDIT: u32 = 10_000;
 
 /// A log in Redis. Clones share one connection, over which their calls are pipelined.
 #[derive(Debug, Clone)]
@@ -159,6 +163,36 @@ impl RedisLog {
         command.arg(alive.encode()).arg(self.lease());
         note(&mut command, resume);
         self.call(shard, &command).await.map(drop)
+    }
+
+    /// What operators did last, by scope.
+    pub(super) async fn ledger(&self) -> Result<Ledger, LogError> {
+        let key = self.shared.keys.ledger();
+        let mut command = redis::cmd("HVALS");
+        command.arg(&key);
+        let stored: Vec<Vec<u8>> = self.shared.link.query(&command).await?;
+        let mut ledger = Ledger::default();
+        for act in stored {
+            // One that can't be read was written by hand: the others count all the same.
+            let noted =
+                serde_json::from_slice(&act).map_err(|e| e.to_string()).and_then(|act| ledger.note(act));
+            if let Err(why) = noted {
+                let act = String::from_utf8_lossy(&act);
+                tracing::error!(key, %act, why, "an operator's act can't be read: delete it and act again");
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// Notes an act, and tells every ingest. Whether there is none that is later.
+    pub(super) async fn act(&self, act: &Act, is_new: bool) -> Result<bool, LogError> {
+        let keys = &self.shared.keys;
+        let mut command = redis::cmd("FCALL");
+        command.arg("tictac_operate_3").arg(2).arg(keys.ledger()).arg(keys.audit());
+        let json = serde_json::to_string(act).map_err(|error| LogError::Unexpected(error.to_string()))?;
+        command.arg(&act.scope).arg(json).arg(keys.operator());
+        command.arg(u8::from(act.is_of_ledger())).arg(u8::from(is_new)).arg(MAX_SCOPES).arg(AUDIT);
+        self.shared.link.call::<i64>(&command).await.map(|done| done == 1)
     }
 
     fn lease(&self) -> u64 {

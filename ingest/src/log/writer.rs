@@ -3,6 +3,7 @@
 use tictac_proto::log::Alive;
 
 use super::{Acquired, Batch, LogError, MemoryLog, Owner, RedisLog, Resume};
+use crate::operator::{Act, Ledger};
 
 /// Where an ingest writes. Cheap to clone; clones share the connection, and their calls are pipelined over it.
 #[derive(Debug, Clone)]
@@ -84,6 +85,29 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.release(shard, owner),
             Self::Redis(log) => log.release(shard, owner).await,
+        }
+    }
+
+    /// What operators did last, by scope.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], [`LogError::Unexpected`].
+    pub async fn ledger(&self) -> Result<Ledger, LogError> {
+        match self {
+            Self::Memory(log) => Ok(log.ledger()),
+            Self::Redis(log) => log.ledger().await,
+        }
+    }
+
+    /// Notes an operator's act and tells every ingest; a new one is also noted in the audit. Whether it counts: not where
+    /// there is a later one of the same scope.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`], [`LogError::Unexpected`] where too many scopes are remembered.
+    pub async fn act(&self, act: &Act, is_new: bool) -> Result<bool, LogError> {
+        match self {
+            Self::Memory(log) => log.act(act),
+            Self::Redis(log) => log.act(act, is_new).await,
         }
     }
 }

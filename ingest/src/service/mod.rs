@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::{Control, Engine, EngineSettings};
 use crate::log::{LogWriter, Owner};
 use crate::metrics::Metrics;
+use crate::operator::Act;
 use crate::stream_id::StreamId;
 use crate::update::Update;
 
@@ -109,6 +110,11 @@ pub enum Input {
     Free {
         /// The shard.
         shard: u16,
+    },
+    /// An operator did something.
+    Operator {
+        /// What.
+        act: Act,
     },
     /// Updates of a source in this process, of which nothing is ever lost.
     Updates {

@@ -14,11 +14,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::intake::Intake;
-use super::writing::{Outcome, acquire, alive, append, look, pause};
+use super::writing::{Outcome, acquire, alive, append, ledger, look, pause};
 use super::{Input, Look, Settings, Starts};
 use crate::clock::now_ms;
 use crate::engine::{Control, Engine, Lane};
 use crate::log::{LogError, LogWriter};
+use crate::operator::{Act, Action, Ledger};
 
 /// How often the engine is told the time.
 const TICK: Duration = Duration::from_millis(50);
@@ -28,6 +29,10 @@ const METRICS_TICKS: u32 = 10;
 const AT_ONCE: usize = 256;
 /// How long stopping may take.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
+/// How often the operators' ledger is read, though nobody told of an act.
+const LEDGER_EVERY: Duration = Duration::from_secs(1);
+/// The same while it was never read: nothing is taken in before.
+const LEDGER_AGAIN: Duration = Duration::from_millis(100);
 /// How often a shard that is not to be had is told of.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -73,6 +78,12 @@ pub(super) struct Task {
     starts: watch::Sender<Option<Starts>>,
     work: FuturesUnordered<Work>,
     told: Option<Instant>,
+    /// Whether it is known what operators did: before that nothing is taken in, so that nothing is opened.
+    ledger_known: bool,
+    /// When the ledger is to be read next; `None` while that is under way.
+    ledger_due: Option<Instant>,
+    /// Acts that are to be stored again.
+    ledger_missing: Vec<Act>,
     stopping: bool,
 }
 
@@ -98,6 +109,9 @@ impl Task {
             starts,
             work: FuturesUnordered::new(),
             told: None,
+            ledger_known: false,
+            ledger_due: Some(Instant::now()),
+            ledger_missing: Vec::new(),
             stopping: false,
         }
     }
@@ -122,7 +136,7 @@ impl Task {
                     self.time(ticks.is_multiple_of(METRICS_TICKS));
                 }
                 Some(look) = looks.recv() => look(&self.engine),
-                count = inputs.recv_many(&mut buffer, AT_ONCE) => {
+                count = inputs.recv_many(&mut buffer, AT_ONCE), if self.ledger_known => {
                     if count == 0 {
                         // Every sender is gone: there is still time to be told, and the token to wait for.
                         tokio::select! {
@@ -161,6 +175,7 @@ impl Task {
                 self.intake.message(&mut self.engine, &source, &payload, received);
             }
             Input::StreamEnd { source, reached } => self.engine.handle_stream_end(&source, reached),
+            Input::Operator { act } => self.operate(&act),
             Input::StreamReset { source } => self.engine.handle_stream_reset(&source),
             Input::Free { shard } => {
                 if let Some(desk) = self.desks.get(&shard) {
@@ -170,6 +185,26 @@ impl Task {
             Input::Dropped { source } => self.engine.handle_loss(&source),
             Input::Broken => self.engine.handle_input_break(),
         }
+    }
+
+    /// An act that was told of: what is held is read from the ledger, at once.
+    fn operate(&mut self, act: &Act) {
+        let Ok(scope) = act.check() else { return };
+        if act.action == Action::Image {
+            tracing::info!(action = ?act.action, scope = act.scope, by = act.by, why = act.why, "operator");
+            self.engine.handle_image_wish(&scope, now_ms());
+        } else {
+            self.ledger_due = self.ledger_due.map(|due| due.min(Instant::now()));
+        }
+    }
+
+    fn read_ledger(&mut self, stored: Option<&Ledger>) {
+        self.ledger_known |= stored.is_some();
+        if let Some(stored) = stored {
+            self.ledger_missing = self.engine.handle_ledger(stored, now_ms());
+        }
+        let pause = if self.ledger_known { LEDGER_EVERY } else { LEDGER_AGAIN };
+        self.ledger_due = Some(Instant::now() + pause);
     }
 
     fn time(&mut self, metrics: bool) {
@@ -196,6 +231,14 @@ impl Task {
 
     /// Starts what can be started.
     fn start(&mut self) {
+        if self.ledger_due.is_some_and(|due| due <= Instant::now()) && !self.stopping {
+            self.ledger_due = None;
+            let missing = std::mem::take(&mut self.ledger_missing);
+            self.work.push(Box::pin(ledger(self.log.clone(), missing)));
+        }
+        if !self.ledger_known {
+            return;
+        }
         let now = now_ms();
         for (shard, desk) in &mut self.desks {
             if desk.doing != Doing::Nothing {
@@ -222,6 +265,10 @@ impl Task {
     }
 
     fn done(&mut self, shard: u16, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Ledger(stored) => return self.read_ledger(stored.as_ref()),
+            other => other,
+        };
         let Some(desk) = self.desks.get_mut(&shard) else { return };
         desk.doing = Doing::Nothing;
         match outcome {
@@ -233,6 +280,7 @@ impl Task {
                 // Where the engine gave the shard up meanwhile, this says nothing to it.
                 self.engine.handle_written(shard);
             }
+            Outcome::Ledger(_) => {}
             Outcome::Said => self.engine.handle_written(shard),
             Outcome::Refused(error) => {
                 tracing::warn!(shard = name(shard), %error, "refused by the log: taking the shard over again");

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tictac_proto::log::Alive;
+use tictac_proto::log::{Alive, CATALOGUE};
 use tictac_proto::position::Position;
 use tokio::sync::Notify;
 
 use crate::log::{Acquired, Batch, LogError, LogWriter, Owner, Resume};
+use crate::operator::{Act, Ledger};
 
 /// Longest wait between two tries: what was away is found again within this, and it bounds what a return costs.
 const MAX_WAIT: Duration = Duration::from_millis(500);
@@ -32,6 +33,8 @@ pub(super) enum Outcome {
     Denied(LogError),
     /// What is stored of a shard that somebody else owns.
     Looked(Box<Acquired>),
+    /// What operators did, as it is stored; nothing where it can't be read now.
+    Ledger(Option<Ledger>),
 }
 
 /// A wait before the next try: anything up to twice the last bound, so that many don't come back at once.
@@ -129,5 +132,22 @@ pub(super) async fn look(log: LogWriter, shard: u16) -> (u16, Outcome) {
     match log.look(shard).await {
         Ok(stored) => (shard, Outcome::Looked(Box::new(stored))),
         Err(error) => (shard, Outcome::Denied(error)),
+    }
+}
+
+/// Reads what operators did; stores before what is not there though we know it.
+pub(super) async fn ledger(log: LogWriter, missing: Vec<Act>) -> (u16, Outcome) {
+    for act in &missing {
+        if let Err(error) = log.act(act, false).await {
+            tracing::warn!(scope = act.scope, %error, "an operator's act can't be stored again yet");
+            return (CATALOGUE, Outcome::Ledger(None));
+        }
+    }
+    match log.ledger().await {
+        Ok(ledger) => (CATALOGUE, Outcome::Ledger(Some(ledger))),
+        Err(error) => {
+            tracing::debug!(%error, "the operators' ledger can't be read");
+            (CATALOGUE, Outcome::Ledger(None))
+        }
     }
 }

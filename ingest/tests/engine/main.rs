@@ -3,6 +3,7 @@
 
 mod shelves;
 mod streams;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod follow;
+mod operator;
 mod over_memory;
 mod over_redis;
 mod streams;

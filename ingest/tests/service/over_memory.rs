@@ -94,7 +94,8 @@ async fn an_embedded_recording_ends_in_its_books() {
 
     let listener = tictac_ingest::admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let admin = Admin { metrics: running.metrics().clone(), window: running.window() };
+    let log = MemoryLog::default().into();
+    let admin = Admin { metrics: running.metrics().clone(), window: running.window(), log };
     let cancel = CancellationToken::new();
     let port = tokio::spawn(serve(listener, admin, cancel.clone()));
     for (path, status, body) in [
@@ -119,9 +120,12 @@ async fn an_embedded_recording_ends_in_its_books() {
     port.await.unwrap();
 }
 
-async fn get(address: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+}
+
+pub(crate) async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -1,10 +1,12 @@
 //! Over a real Redis server: sources publish, gateways follow.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tictac_ingest::admin::{self, Admin};
 use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
 use tictac_ingest::native::NativeWriter;
 use tictac_ingest::pacing::Speed;
@@ -69,6 +71,16 @@ impl Process {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), warm).await.expect("warm in time");
+    }
+
+    /// Its port for operators; where it is.
+    pub(crate) async fn admin(&self, server: &RedisServer) -> SocketAddr {
+        let listener = admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let log = RedisLog::new(redis(server)).unwrap().into();
+        let port = Admin { metrics: self.ingest.metrics().clone(), window: self.ingest.window(), log };
+        tokio::spawn(admin::serve(listener, port, self.cancel.clone()));
+        address
     }
 
     pub(crate) fn kill(self) {
