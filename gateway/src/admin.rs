@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::canary::Report;
 use crate::feed::Readiness;
 use crate::metrics::Metrics;
 
@@ -32,7 +33,7 @@ fn answer(status: u16, body: impl Into<bytes::Bytes>) -> Answer {
     answer
 }
 
-fn respond(path: &str, metrics: &Metrics, readiness: &Readiness, stopping: bool) -> Answer {
+fn respond(path: &str, metrics: &Metrics, readiness: &Readiness, canary: &Report, stopping: bool) -> Answer {
     match path {
         "/readyz" if stopping => answer(503, "not ready: the gateway stops\n"),
         "/metrics" => {
@@ -42,7 +43,10 @@ fn respond(path: &str, metrics: &Metrics, readiness: &Readiness, stopping: bool)
             reply
         }
         "/healthz" => answer(200, "ok\n"),
-        "/readyz" if readiness.connected && readiness.silent.is_empty() => answer(200, "ready\n"),
+        "/readyz" if readiness.connected && readiness.silent.is_empty() => match &canary.trouble {
+            None => answer(200, "ready\n"),
+            Some(why) => answer(503, format!("not ready: {why}\n")),
+        },
         "/readyz" if !readiness.connected => answer(503, "not ready: the live subscription is not up\n"),
         "/readyz" => {
             answer(503, format!("not ready: no alive heard lately on shards {:?}\n", readiness.silent))
@@ -58,6 +62,7 @@ pub async fn serve(
     listener: StdListener,
     metrics: Metrics,
     readiness: watch::Receiver<Readiness>,
+    canary: watch::Receiver<Report>,
     stopping: CancellationToken,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
@@ -66,11 +71,13 @@ pub async fn serve(
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let (metrics, readiness, stopping) = (metrics.clone(), readiness.clone(), stopping.clone());
+        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let (canary, stopping) = (canary.clone(), stopping.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: hyper::Request<Incoming>| {
+                let stops = stopping.is_cancelled();
                 let reply =
-                    respond(request.uri().path(), &metrics, &readiness.borrow(), stopping.is_cancelled());
+                    respond(request.uri().path(), &metrics, &readiness.borrow(), &canary.borrow(), stops);
                 async move { Ok::<_, std::convert::Infallible>(reply) }
             });
             let served = http1::Builder::new()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tictac_ingest::log::{LiveEvent, LogError, LogReader, Snapshots, Tail};
+use tictac_proto::follower::Told;
 use tictac_proto::log::Live;
 use tictac_proto::model::{MarketId, View};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -77,6 +78,8 @@ pub struct FeedParts {
     pub asks: mpsc::Receiver<HubInput>,
     /// One channel for each core.
     pub cores: Vec<mpsc::Sender<Vec<ToCore>>>,
+    /// Where the source's checksums go.
+    pub canary: mpsc::Sender<Told>,
     /// Where readiness goes.
     pub readiness: watch::Sender<Readiness>,
     /// When to end.
@@ -176,6 +179,10 @@ impl Feed {
                 }
             }
         }
+        for told in self.parts.hub.take_checksums() {
+            // A canary that is busy compares the next ones.
+            let _ = self.parts.canary.try_send(told);
+        }
         Some(self.parts.hub.take_commands())
     }
 
@@ -199,6 +206,9 @@ impl Feed {
         for (what, size) in self.parts.hub.sizes() {
             metrics.sizes.with_label_values(&[what]).set(size as i64);
         }
+        let (source, ingest) = self.parts.hub.ages(now);
+        metrics.age.with_label_values(&["source"]).set(source);
+        metrics.age.with_label_values(&["ingest"]).set(ingest);
         metrics.feed_connected.set(i64::from(self.connected));
         let silent = self.parts.hub.silent_shards(now);
         let _ = self.parts.readiness.send(Readiness { silent, connected: self.connected });

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use tictac_ingest::log::LogReader;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::canary::{self, CanaryParts, Report};
 use crate::feed::{self, ASKS_WAITING, CORE_WAITING, FeedParts, Readiness};
 use crate::http::HttpState;
 use crate::hub::Hub;
@@ -17,6 +19,9 @@ use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::time::Clock;
 use crate::worker::{self, WorkerParts};
+
+/// Checksums of sources that may wait for the canary.
+const TOLD_WAITING: usize = 1_024;
 
 /// A running gateway.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Whether it is ready.
     pub readiness: watch::Receiver<Readiness>,
+    /// How its canary does.
+    pub canary: watch::Receiver<Report>,
     /// Its limits.
     pub limits: Arc<Limits>,
     workers: Vec<JoinHandle<()>>,
@@ -67,11 +74,13 @@ impl Gateway {
         let (asks_sender, asks) = mpsc::channel(ASKS_WAITING);
         let (readiness_sender, readiness) = watch::channel(Readiness::default());
         let mut senders = Vec::new();
+        let mut canary_cores = Vec::new();
         let mut workers = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let (sender, news) = mpsc::channel(CORE_WAITING);
             senders.push(sender);
             let (arrivals_sender, arrivals) = mpsc::channel(1024);
+            canary_cores.push(arrivals_sender.clone());
             let state = HttpState {
                 settings: settings.clone(),
                 limits: limits.clone(),
@@ -101,6 +110,18 @@ impl Gateway {
                 });
             })?);
         }
+        let (told_sender, told) = mpsc::channel(TOLD_WAITING);
+        let (report, canary) = watch::channel(Report::default());
+        let canary_parts = CanaryParts {
+            cores: canary_cores,
+            told,
+            metrics: metrics.clone(),
+            // Two and a half heartbeats, as any client, and something for a busy machine.
+            silence: Duration::from_millis(u64::from(settings.heartbeat_ms) * 5 / 2 + 1_000),
+            report,
+            stop: stop_workers.clone(),
+        };
+        workers.push(thread("canary".into(), canary::run(canary_parts))?);
         let parts = FeedParts {
             reader,
             hub: Hub::new(settings.shards, cores, i64::from(settings.checksum_ms)),
@@ -108,12 +129,24 @@ impl Gateway {
             metrics: metrics.clone(),
             asks,
             cores: senders,
+            canary: told_sender,
             readiness: readiness_sender,
             stop: stop_feed.clone(),
         };
         let feed = thread("feed".into(), feed::run(parts))?;
         let stopping = CancellationToken::new();
-        Ok(Self { address, metrics, readiness, limits, workers, feed, stopping, stop_workers, stop_feed })
+        Ok(Self {
+            address,
+            metrics,
+            readiness,
+            canary,
+            limits,
+            workers,
+            feed,
+            stopping,
+            stop_workers,
+            stop_feed,
+        })
     }
 
     /// Whether a thread has ended that should not have: the gateway is to be ended, and started anew by whoever does that.

@@ -191,7 +191,7 @@ fn stream(state: HttpState, query: String, headers: HeaderMap, peer: Option<Peer
         Err(why) => return problem(StatusCode::BAD_REQUEST, "bad_request", &why, None),
     };
     let (body, pieces) = mpsc::channel(1);
-    let arrival = StreamArrival { request, body, place: peer.map(|p| p.place) };
+    let arrival = StreamArrival { request, body, place: peer.map(|p| p.place), counted: true };
     // A full gateway answers 200 and ends the stream: anything else would stop an EventSource for good. With the
     // arrival gone, its sender is, and the body ends.
     let _ = state.arrivals.try_send(Arrival::Stream(arrival));

@@ -9,11 +9,13 @@
 //! | [`transports`] | WebSocket and SSE framing and parsing |
 //! | [`http`] | routes |
 //! | [`gateway`] | puts all of it together |
+//! | [`canary`] | a subscriber inside, whose books are compared with the source's |
 //! | [`source`] | the log in Redis, or an ingest in this process |
 //! | [`wires`] | messages to bytes that all clients of a kind share |
 
 pub mod admin;
 pub mod assets;
+pub mod canary;
 pub mod core;
 pub mod feed;
 pub mod gateway;

@@ -55,7 +55,13 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         let gateway = Gateway::start(settings.clone(), feed.reader())?;
         let admin_address = admin_listener.local_addr()?;
         let (metrics, readiness) = (gateway.metrics.clone(), gateway.readiness.clone());
-        tokio::spawn(admin::serve(admin_listener, metrics, readiness, gateway.stopping()));
+        tokio::spawn(admin::serve(
+            admin_listener,
+            metrics,
+            readiness,
+            gateway.canary.clone(),
+            gateway.stopping(),
+        ));
         println!("tictac: {what}");
         println!("  board    http://{}", gateway.address);
         println!("  admin    http://{admin_address}/metrics");

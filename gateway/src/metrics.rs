@@ -1,6 +1,9 @@
 //! Metrics: every series of the gateway, made at start-up with closed label sets. Never a market id as a label.
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 use crate::wires::Wire;
 
@@ -34,7 +37,19 @@ pub struct Metrics {
     pub feed_connected: IntGauge,
     /// Live messages that could not be read.
     pub unreadable: IntCounter,
+    /// What the canary compared, by what with and how it came out.
+    pub canary: IntCounterVec,
+    /// Whether the canary found something wrong.
+    pub canary_trouble: IntGauge,
+    /// Seconds from a stop's time at its source until it was written to its clients' sockets.
+    pub stop_seconds: Histogram,
+    /// Age of the oldest sign of life, by hop, ms.
+    pub age: IntGaugeVec,
 }
+
+/// Seconds.
+const STOP_BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     let counter = IntCounter::new(name, help).expect("the name is a valid metric name");
@@ -95,6 +110,22 @@ impl Metrics {
                 "tictac_unreadable_messages_total",
                 "Messages of the log that could not be read.",
             ),
+            canary: {
+                let opts = Opts::new("tictac_canary_checks_total", "Books that the canary compared.");
+                let checks = IntCounterVec::new(opts, &["with", "found"]).expect("a valid name");
+                registry.register(Box::new(checks.clone())).expect("each name is registered once");
+                checks
+            },
+            canary_trouble: gauge(r, "tictac_canary_trouble", "1 while the canary finds something wrong."),
+            stop_seconds: {
+                let help = "From a stop's time at its source until it was written to its clients' sockets.";
+                let opts =
+                    HistogramOpts::new("tictac_stop_to_socket_seconds", help).buckets(STOP_BUCKETS.to_vec());
+                let histogram = Histogram::with_opts(opts).expect("a valid name");
+                registry.register(Box::new(histogram.clone())).expect("each name is registered once");
+                histogram
+            },
+            age: gauges(r, "tictac_oldest_sign_of_life_ms", "Age of the oldest sign of life, by hop.", "hop"),
             registry,
         }
     }

@@ -139,7 +139,12 @@ pub struct Core {
     dirty: Vec<SessionId>,
     /// Sessions that need a base.
     needy: Vec<SessionId>,
+    /// When sources said the stops that came since they were taken, Unix ms.
+    stops_said: Vec<i64>,
 }
+
+/// Stops whose way is measured in one pass.
+const MAX_STOPS_SAID: usize = 256;
 
 struct LocalRuns<'a>(&'a HashMap<RunId, Local, RandomState>);
 
@@ -150,6 +155,11 @@ impl Runs for LocalRuns<'_> {
 }
 
 impl Core {
+    /// When sources said the stops that came since the last call, Unix ms.
+    pub fn take_stops_said(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.stops_said)
+    }
+
     /// A core without sessions.
     #[must_use]
     pub fn new(number: usize, limits: SessionLimits) -> Self {
@@ -166,6 +176,7 @@ impl Core {
             to_hub: Vec::new(),
             dirty: Vec::new(),
             needy: Vec::new(),
+            stops_said: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use tictac_proto::position::Position;
 use tictac_proto::run::Run;
 use tictac_proto::wire::CloseCode;
 
+use super::MAX_STOPS_SAID;
 use super::subscriptions::problem;
 use super::{Core, Local, SessionId};
 use crate::hub::{RunId, Subject, ToCore, ToHub};
@@ -59,8 +60,11 @@ impl Core {
                     self.dirty.push(*session);
                 }
             }
-            ToCore::Stop { run, bytes } => {
+            ToCore::Stop { run, bytes, said } => {
                 let Some(local) = self.locals.get(&run) else { return };
+                if said > 0 && !local.readers.is_empty() && self.stops_said.len() < MAX_STOPS_SAID {
+                    self.stops_said.push(said);
+                }
                 for (session, subscription) in &local.readers {
                     let cursors = &mut self.clients[*session].session;
                     // Again with a base that waits: who has only subscribed an event may not know the market yet.

@@ -142,16 +142,16 @@ impl Hub {
             }
             Event::Changed { market, delta, stop, mut times, .. } => {
                 if stop {
-                    self.tell_stop(shard, &market, false);
+                    self.tell_stop(shard, &market, false, times.source);
                 }
                 times.encoded = now.wall;
                 self.tell_change(shard, &market, &delta, stop, times, now);
             }
-            Event::Stopped { market } => self.tell_stop(shard, &market, false),
+            Event::Stopped { market } => self.tell_stop(shard, &market, false, 0),
             Event::Replaced { market, .. } => {
                 // What clients hold does not connect to the new book, and news of its feed may reach them before it
                 // does: until then nothing of the old one is tradable. The last stop is at or below.
-                self.tell_stop(shard, &market, true);
+                self.tell_stop(shard, &market, true, 0);
                 self.restart_desk(shard, &market);
                 self.rejoin(&market);
             }
@@ -217,14 +217,14 @@ impl Hub {
     }
 
     /// Tells a stop ahead of everything: the market's last one, or, where its book was replaced, where it stands.
-    fn tell_stop(&mut self, shard: u16, id: &MarketId, replaced: bool) {
+    fn tell_stop(&mut self, shard: u16, id: &MarketId, replaced: bool, said: i64) {
         let Some(desk) = self.desks.get(id) else { return };
         let Some(market) = self.followers.get(&shard).and_then(|w| w.follower.market(id)) else { return };
         let why = market.book.fields.text(MarketField::Reason).map(Into::into);
         let at = if replaced { market.at } else { market.stop };
         let message = Down::Stop { market: id.clone(), at, why };
         for (run, wire) in desk.views.iter().flat_map(|v| &v.runs) {
-            let stop = ToCore::Stop { run: *run, bytes: wire.frame("stop", &message) };
+            let stop = ToCore::Stop { run: *run, bytes: wire.frame("stop", &message), said };
             push(&mut self.cores, &self.outlets, *run, stop);
         }
     }

@@ -156,6 +156,8 @@ pub enum ToCore {
         run: RunId,
         /// The bytes.
         bytes: Bytes,
+        /// When its source said so, Unix ms; 0 where it is no news.
+        said: i64,
     },
     /// The market of a run is gone: tell its readers, and forget the run.
     Gone {

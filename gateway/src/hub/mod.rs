@@ -8,12 +8,12 @@ mod document;
 mod messages;
 mod waiting;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use tictac_proto::follower::{Counters, Event, Follower};
+use tictac_proto::follower::{Counters, Event, Follower, Told};
 use tictac_proto::log::{CATALOGUE, Entry, FeedReport, Live, Stored, shard_of};
 use tictac_proto::model::{MarketField, MarketId};
 use tictac_proto::position::Position;
@@ -28,6 +28,8 @@ use desk::Desk;
 use waiting::{Waiter, WaitingRoom};
 
 /// How long a shard that nobody wants any more is still followed, ms.
+/// Checksums of sources that wait for the canary.
+const MAX_CHECKSUMS: usize = 1_024;
 const LINGER: i64 = 30_000;
 
 /// Both clocks, in ms: one that never jumps, for bounds; one that people share, for stamps.
@@ -81,6 +83,8 @@ pub struct Hub {
     cores: Vec<Vec<ToCore>>,
     commands: Vec<FeedCommand>,
     answers: Vec<(u64, Answer)>,
+    /// What sources said of their books, for the canary.
+    checksums: VecDeque<Told>,
 }
 
 impl Hub {
@@ -106,6 +110,7 @@ impl Hub {
             cores: (0..cores).map(|_| Vec::new()).collect(),
             commands: Vec::new(),
             answers: Vec::new(),
+            checksums: VecDeque::new(),
         };
         hub.want(CATALOGUE);
         hub
@@ -236,6 +241,24 @@ impl Hub {
         self.drain(shard, now);
     }
 
+    /// What sources said of their books since the last call, the latest of it.
+    pub fn take_checksums(&mut self) -> VecDeque<Told> {
+        std::mem::take(&mut self.checksums)
+    }
+
+    /// Ages of the oldest signs of life, ms: of a source as ingest heard it, and of ingest as we hear it.
+    #[must_use]
+    pub fn ages(&self, now: Now) -> (i64, i64) {
+        let wanted = self.followers.values().filter(|w| w.wanted > 0);
+        let (mut source, mut ingest) = (0, 0);
+        for watched in wanted {
+            let said = watched.follower.oldest_sign_of_life().map_or(0, |said| now.wall - said);
+            let heard = watched.follower.heard().or(watched.followed_at).map_or(0, |heard| now.mono - heard);
+            (source, ingest) = (source.max(said), ingest.max(heard));
+        }
+        (source, ingest)
+    }
+
     /// What was asked for of a shard could not be read.
     pub fn unread(&mut self, shard: u16, now: Now) {
         if let Some(watched) = self.followers.get_mut(&shard) {
@@ -282,6 +305,11 @@ impl Hub {
     }
 
     fn drain(&mut self, shard: u16, now: Now) {
+        if let Some(watched) = self.followers.get_mut(&shard).filter(|_| shard != CATALOGUE) {
+            self.checksums.extend(watched.follower.take_checksums());
+            let excess = self.checksums.len().saturating_sub(MAX_CHECKSUMS);
+            self.checksums.drain(..excess);
+        }
         let mut news = false;
         while let Some(event) = self.followers.get_mut(&shard).and_then(|w| w.follower.poll(now.mono)) {
             news = true;

@@ -90,6 +90,7 @@ struct Conn {
     scheduled: Option<i64>,
     pace: Pace,
     bad: u32,
+    counted: bool,
     _place: Option<Arc<Place>>,
 }
 
@@ -126,7 +127,13 @@ impl Worker {
         i64::from(self.settings.heartbeat_ms)
     }
 
-    fn connect(&mut self, wire: Wire, sink: Sink, place: Option<Arc<Place>>) -> (SessionId, Rc<Notify>) {
+    fn connect(
+        &mut self,
+        wire: Wire,
+        sink: Sink,
+        place: Option<Arc<Place>>,
+        counted: bool,
+    ) -> (SessionId, Rc<Notify>) {
         let now = self.clock.now();
         let two_way = !matches!(wire, Wire::Sse);
         let pause_after = two_way.then_some(self.heartbeat_ms() * 5 / 2);
@@ -142,11 +149,14 @@ impl Worker {
             scheduled: None,
             pace: Pace::new(&self.settings),
             bad: 0,
+            counted,
             _place: place,
         };
         self.conns.insert(id, conn);
-        self.metrics.sessions[wire as usize].inc();
-        self.metrics.opened[wire as usize].inc();
+        if counted {
+            self.metrics.sessions[wire as usize].inc();
+            self.metrics.opened[wire as usize].inc();
+        }
         let welcome = Welcome {
             connection: format!("{:032x}", rand::random::<u128>()),
             heartbeat: u64::from(self.settings.heartbeat_ms),
@@ -170,9 +180,11 @@ impl Worker {
         let counters = client.session.counters();
         self.metrics.merged.inc_by(counters.merged);
         self.metrics.lapsed.inc_by(counters.lapsed);
-        self.metrics.sessions[client.wire as usize].dec();
-        let code = self.core.closing(id).map_or(1000, |(code, _)| code.code());
-        self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
+        if self.conns.get(&id).is_some_and(|conn| conn.counted) {
+            self.metrics.sessions[client.wire as usize].dec();
+            let code = self.core.closing(id).map_or(1000, |(code, _)| code.code());
+            self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
+        }
         self.core.disconnect(id);
         self.conns.remove(&id);
         self.ask();
@@ -247,6 +259,14 @@ impl Worker {
                 self.asks.push_front(error.into_inner());
                 break;
             }
+        }
+    }
+
+    /// How long stops took that were just written to everybody whose socket has room.
+    fn measure_stops(&mut self) {
+        let now = self.clock.now().wall;
+        for said in self.core.take_stops_said() {
+            self.metrics.stop_seconds.observe((now - said).max(0) as f64 / 1_000.0);
         }
     }
 
@@ -496,6 +516,7 @@ pub async fn run(parts: WorkerParts) {
                     }
                 }
                 worker.flush_dirty();
+                worker.measure_stops();
             }
             arrival = arrivals.recv() => {
                 let Some(arrival) = arrival else { break };

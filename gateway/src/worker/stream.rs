@@ -20,13 +20,15 @@ pub struct StreamArrival {
     pub body: mpsc::Sender<Bytes>,
     /// The connection's place among all.
     pub place: Option<Arc<Place>>,
+    /// Whether it counts as a session in metrics: not the gateway's own.
+    pub counted: bool,
 }
 
 pub(super) async fn serve(shared: Shared, arrival: StreamArrival) {
-    let StreamArrival { request, body, place } = arrival;
+    let StreamArrival { request, body, place, counted } = arrival;
     let (id, wake) = {
         let mut worker = shared.borrow_mut();
-        let (id, wake) = worker.connect(Wire::Sse, Sink::Stream, place);
+        let (id, wake) = worker.connect(Wire::Sse, Sink::Stream, place, counted);
         if request.catalogue {
             worker.core.subscribe_catalogue(id);
         }

@@ -37,7 +37,7 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
     let (id, wake, mut reader) = {
         let mut worker = shared.borrow_mut();
         let sink = Sink::Socket { stream: stream.clone(), blocked: false };
-        let (id, wake) = worker.connect(arrival.wire, sink, arrival.place);
+        let (id, wake) = worker.connect(arrival.wire, sink, arrival.place, true);
         if arrival.catalogue {
             worker.core.subscribe_catalogue(id);
         }

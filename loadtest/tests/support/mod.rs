@@ -162,6 +162,19 @@ impl Publisher {
         self.write(i, entry.into_iter().collect()).await;
     }
 
+    /// A change with the checksum of the book that comes of it, or with another one.
+    pub async fn change_with_checksum(&mut self, market: &str, delta: Delta, right: bool) {
+        let (id, i) = (MarketId::from(market), self.shard_of(market));
+        let source = self.source.clone();
+        let entry = self.shards[i].sequencer.change(&source, &id, delta, false, Self::times()).unwrap();
+        let Some(mut entry) = entry else { return };
+        let sum = tictac_proto::checksum::checksum(&id, self.book(market), tictac_proto::model::View::All);
+        if let tictac_proto::log::What::Delta { checksum, .. } = &mut entry.what {
+            *checksum = Some(if right { sum } else { !sum });
+        }
+        self.write(i, vec![entry]).await;
+    }
+
     pub async fn stop(&mut self, markets: &[&str]) {
         let ids: Vec<MarketId> = markets.iter().map(|m| MarketId::from(*m)).collect();
         let i = self.shard_of(markets[0]);

@@ -5,14 +5,18 @@
 //! Pull-based: `handle_*` takes something in, [`Follower::poll`] gives one event at a time, with the books as of that
 //! event, so that whoever encodes views sees each state that existed.
 
+mod events;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+pub use self::events::{Counters, Event, Told};
+
 use crate::guard::{Guard, on};
 use crate::log::{Alive, Entry, FeedReport, Live, Stored, What, stop_delta};
-use crate::model::{Delta, Market, MarketField, MarketId};
+use crate::model::{Market, MarketField, MarketId, View};
 use crate::position::Position;
 use crate::restore::restore;
 use crate::wire::{FeedState, Times};
@@ -25,75 +29,10 @@ pub const DOWN_AFTER: i64 = 5_000;
 const MAX_WAITING: usize = 16_384;
 /// A repair that was not answered by then is asked for again, ms.
 const REPAIR_DEADLINE: i64 = 3_000;
+/// Checksums of the source that are kept for whoever compares them.
+const MAX_CHECKSUMS: usize = 64;
 /// How soon a repair that failed is asked for again, ms.
 const REPAIR_AGAIN: i64 = 400;
-
-/// What the follower tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "the large variant is the frequent one")]
-pub enum Event {
-    /// A market changed; the follower's book is as of this change.
-    Changed {
-        /// The market.
-        market: MarketId,
-        /// Its position before.
-        prev: Position,
-        /// The change.
-        delta: Delta,
-        /// Whether a stop names the market: to be told ahead of prices.
-        stop: bool,
-        /// When, by hop.
-        times: Times,
-    },
-    /// A stop names a market without changing its book.
-    Stopped {
-        /// The market.
-        market: MarketId,
-    },
-    /// A market is new, or its book was replaced: what was known of it before does not connect.
-    Replaced {
-        /// The market.
-        market: MarketId,
-        /// Whether its last stop is higher than any told before.
-        stop: bool,
-        /// When, by hop.
-        times: Times,
-    },
-    /// A market is gone.
-    Gone {
-        /// The market.
-        market: MarketId,
-        /// Where its shard stood.
-        at: Position,
-    },
-    /// A feed's state changed.
-    Feed(FeedReport),
-    /// Read the log after this position and answer with [`Follower::handle_tail`].
-    NeedTail(Position),
-    /// Read the snapshots and answer with [`Follower::handle_snapshots`].
-    NeedSnapshots,
-}
-
-/// How often what happened, for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Entries applied.
-    pub applied: u64,
-    /// Entries seen before.
-    pub duplicates: u64,
-    /// Entries or `alive`s of a lower epoch.
-    pub old_epochs: u64,
-    /// Gaps found, by an entry or by `alive`.
-    pub gaps: u64,
-    /// Repairs from the log.
-    pub tails: u64,
-    /// Repairs from snapshots.
-    pub snapshots: u64,
-    /// Entries dropped while a repair was under way.
-    pub overflow: u64,
-    /// Books whose checksum was not the source's.
-    pub mismatches: u64,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -117,6 +56,7 @@ pub struct Follower {
     feeds: BTreeMap<Arc<str>, FeedReport>,
     told: BTreeMap<Arc<str>, FeedState>,
     heard: Option<i64>,
+    checksums: VecDeque<Told>,
     counters: Counters,
 }
 
@@ -134,6 +74,7 @@ impl Follower {
             feeds: BTreeMap::new(),
             told: BTreeMap::new(),
             heard: None,
+            checksums: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -211,6 +152,12 @@ impl Follower {
         let report = self.feed(source, now);
         let state = self.told.get(source).copied().unwrap_or(report.state);
         FeedReport { state, ..report }
+    }
+
+    /// The oldest sign of life among its sources, Unix ms; `None` where there are none, or one was never heard.
+    #[must_use]
+    pub fn oldest_sign_of_life(&self) -> Option<i64> {
+        self.feeds.values().map(|report| report.as_of).min().filter(|as_of| *as_of > 0)
     }
 
     fn silence(&self, now: i64) -> FeedState {
@@ -396,6 +343,11 @@ impl Follower {
         self.queue.make_contiguous().sort_by_key(|e| e.at);
     }
 
+    /// The source's checksums that came since the last call, the latest ones.
+    pub fn take_checksums(&mut self) -> VecDeque<Told> {
+        std::mem::take(&mut self.checksums)
+    }
+
     /// A repair that was asked for could not be read: it is asked for again soon.
     pub fn handle_unread(&mut self, now: i64) {
         if let State::Repairing { since, .. } = &mut self.state {
@@ -462,8 +414,12 @@ impl Follower {
                     held.stop = at;
                 }
                 if let Some(checksum) = checksum {
-                    let mine = crate::checksum::checksum(&market, &held.book, crate::model::View::All);
+                    let mine = crate::checksum::checksum(&market, &held.book, View::All);
                     self.counters.mismatches += u64::from(mine != checksum);
+                    if self.checksums.len() == MAX_CHECKSUMS {
+                        self.checksums.pop_front();
+                    }
+                    self.checksums.push_back(Told { market: market.clone(), at, checksum });
                 }
                 self.out.push_back(Event::Changed { market, prev, delta, stop, times });
             }
