@@ -182,7 +182,8 @@ impl Sequencer {
             let owned = Owned {
                 book,
                 at: Position::ZERO,
-                stop: Position::ZERO,
+                // It may have been here before: whoever holds that, and did not hear that it went, holds what is over.
+                stop: Position::new(self.epoch, self.n),
                 source: source.clone(),
                 since_checksum: 0,
             };

@@ -71,6 +71,8 @@ pub struct Client {
     token: Vec<(u16, Position)>,
     barrier: Option<i64>,
     next_id: i64,
+    /// The requests of this connection that were not left: answers name their numbers.
+    asked: BTreeMap<i64, (Scope, View)>,
 }
 
 /// What a message touches beside the client.
@@ -98,6 +100,7 @@ impl Client {
             token: Vec::new(),
             barrier: None,
             next_id: 1,
+            asked: BTreeMap::new(),
         }
     }
 
@@ -108,6 +111,7 @@ impl Client {
     /// The connection ended.
     pub fn lost(&mut self, back_at: i64, resume: bool) {
         self.place = None;
+        self.asked.clear();
         self.connect_at = back_at;
         self.resume = resume;
         self.frames = Frames::new(self.wire);
@@ -172,6 +176,7 @@ impl Client {
     pub fn ask(&mut self, wish: &Wish, mut resume: Resume, socket: &mut Socket, ear: &mut Ear<'_>) {
         let id = self.next_id;
         self.next_id += 1;
+        self.asked.insert(id, (wish.scope.clone(), wish.view));
         if let Scope::Markets(markets) = &wish.scope {
             for market in markets {
                 let held = self
@@ -206,6 +211,7 @@ impl Client {
     pub fn leave(&mut self, i: usize, socket: &mut Socket, ear: &mut Ear<'_>) {
         let wish = self.wishes.remove(i);
         let (scope, view) = (wish.scope, wish.view);
+        self.asked.retain(|_, asked| asked.0 != scope || asked.1 != view);
         // What waits to be asked for again by name is held by nothing but the scope.
         let retries = &self.retries;
         self.held.retain(|(market, of), _| *of != view || !retries.contains_key(&(market.clone(), *of)));
@@ -308,7 +314,9 @@ impl Client {
             Down::Err(problem) => {
                 let Some(market) = problem.market.clone() else { return Ok(false) };
                 let due = ear.now.mono + problem.retry.unwrap_or(400).min(600) as i64;
-                for view in View::ALL {
+                // The same market as another view, or in a scope, is another wish.
+                let of = problem.id.and_then(|id| self.asked.get(&id).map(|a| a.1));
+                for view in View::ALL.into_iter().filter(|view| of.is_none_or(|of| of == *view)) {
                     let key = (market.clone(), view);
                     let waits = self.held.get(&key).is_some_and(|h| !h.subscribed);
                     if waits {
@@ -361,7 +369,9 @@ impl Client {
             return Ok(());
         }
         let key = (ok.market.clone(), ok.view);
-        let scoped = self.wishes.iter().any(|w| w.view == ok.view && !matches!(w.scope, Scope::Markets(_)));
+        let left = self.is_two_way() && !self.asked.contains_key(&ok.id);
+        let scoped =
+            !left && self.wishes.iter().any(|w| w.view == ok.view && !matches!(w.scope, Scope::Markets(_)));
         if scoped {
             self.held.entry(key.clone()).or_insert_with(|| Held::new(&ok.market, ok.view));
         }
@@ -426,6 +436,10 @@ impl Client {
     ) -> Result<bool, Violation> {
         let Some(held) = self.held.get_mut(key) else { return Ok(false) };
         let before = held.market.position();
+        // What was under way when it was left, and asked for again, is no news of the new wish.
+        if before.is_none() && !held.subscribed && matches!(down, Down::Delta(..) | Down::Crc { .. }) {
+            return Ok(false);
+        }
         let status = held.market.book().map(|b| b.status());
         let gap = held.market.in_gap();
         let outcome = held.market.handle(down);

@@ -84,8 +84,6 @@ pub struct Book {
     removed: Vec<(SelectionKey, u64)>,
     /// Bases below this are answered by a snapshot.
     floor: u64,
-    /// A step whose inside is unknown: a base strictly between the two is answered by a snapshot.
-    leap: (u64, u64),
 }
 
 impl PartialEq for Book {
@@ -150,12 +148,12 @@ impl Book {
     }
 
     /// Applies the difference between two states that are `from` and `to` apart in the log. What came and went between
-    /// them is in no stamp, so a client that stands inside that step (it followed elsewhere) can't be served a delta.
+    /// them is in no stamp, so that from before `to` no delta serves: who stands inside that step (it followed elsewhere)
+    /// would keep what went, and one whose position is of its whole shard may stand there without saying so.
     pub fn leap(&mut self, delta: &Delta, from: u64, to: u64) {
         self.apply(delta, to);
         if to > from + 1 {
-            self.floor = self.floor.max(self.leap.1);
-            self.leap = (from, to);
+            self.floor = self.floor.max(to);
         }
     }
 
@@ -240,7 +238,7 @@ impl Book {
     /// What changed after `base`, as `view` shows it.
     #[must_use]
     pub fn since(&self, base: u64, view: View) -> Since {
-        if base < self.floor || (self.leap.0 < base && base < self.leap.1) {
+        if base < self.floor {
             return Since::Snapshot;
         }
         let mut delta = Delta::default();
@@ -282,7 +280,6 @@ impl Book {
     pub fn restamp(&mut self, stamp: u64) {
         self.removed.clear();
         self.floor = stamp;
-        self.leap = (0, 0);
         self.fields.restamp(stamp);
         for selection in self.selections.values_mut() {
             selection.joined = stamp;
@@ -372,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inside_a_leap_only_a_snapshot_serves() {
+    fn before_the_end_of_a_leap_only_a_snapshot_serves() {
         let key = SelectionKey { id: 1, handicap: 0 };
         let with = |size| {
             let mut delta = Delta::default();
@@ -388,13 +385,11 @@ mod tests {
         let delta = book.diff(&later);
         book.leap(&delta, 10, 20);
         assert_eq!(book.since(15, View::All), Since::Snapshot);
-        assert_eq!(book.since(10, View::All), Since::Delta(Delta::default()));
-        assert_eq!(book.since(20, View::All), Since::Delta(Delta::default()));
-        // A second leap raises the floor to the end of the first.
-        book.leap(&Delta::default(), 25, 30);
-        assert_eq!(book.since(15, View::All), Since::Snapshot);
+        // It may stand at 15: a position of its shard says only that all up to there was seen.
         assert_eq!(book.since(10, View::All), Since::Snapshot);
         assert_eq!(book.since(20, View::All), Since::Delta(Delta::default()));
-        assert_eq!(book.since(27, View::All), Since::Snapshot);
+        // One entry is no leap.
+        book.leap(&Delta::default(), 20, 21);
+        assert_eq!(book.since(20, View::All), Since::Delta(Delta::default()));
     }
 }
