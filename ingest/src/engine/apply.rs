@@ -10,7 +10,7 @@ use tictac_proto::sequencer::Refused;
 use tictac_proto::wire::Times;
 
 use super::catalogue::{Touch, project, step, touch};
-use super::shard::Awaited;
+use super::waiting::Awaited;
 use super::{Engine, Meta};
 use crate::problem::{Problem, ProblemKind};
 use crate::update::{StopScope, Update};

@@ -6,10 +6,11 @@
 //! |---|---|
 //! | `mod` | the engine and what its shell calls |
 //! | `apply` | an update → the right shard's sequencer and the catalogue |
-//! | `checkpoint` | how far sources' streams are in the log for sure |
+//! | `checkpoint` | sources' streams, how far sources' streams are in the log for sure |
 //! | [`catalogue`] | what the catalogue has of a market |
 //! | `switch` | the operator's acts over the books |
 //! | `takeover` | what is stored of a shard → books, when it becomes ours and before that |
+//! | `waiting` | what of a shard waits for what |
 //! | `shard` | entries that wait, snapshots that go with them, `covered` |
 //! | [`input`] | one source: numbers, silence, markets that need images |
 //! | [`problems`] | input that could not be taken |
@@ -29,6 +30,7 @@ pub mod settings;
 mod shard;
 mod switch;
 mod takeover;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -51,7 +53,6 @@ use self::switch::Own;
 use crate::log::{Batch, Resume};
 use crate::operator::Ledger;
 use crate::problem::{Problem, ProblemKind};
-use crate::stream_id::StreamId;
 
 /// Entries that may wait for the log before sources are no longer told to send more.
 const HOLD_ABOVE: usize = 4_096;
@@ -320,39 +321,6 @@ impl Engine {
         if self.sources.get(source).is_some_and(InputTracker::is_unsequenced) {
             self.handle_loss(source);
         }
-    }
-
-    /// A source is read from a stream, of which nothing is lost: until it says otherwise, it is behind. Whether there was
-    /// room for it.
-    pub fn open_stream(&mut self, source: &Arc<str>, now: i64) -> bool {
-        let room = self.add_source(source, Lane::Stream, now);
-        if let Some(tracker) = self.sources.get_mut(source) {
-            tracker.open_stream();
-        }
-        room
-    }
-
-    /// The next message of a source is this entry of its stream.
-    pub fn handle_stream_entry(&mut self, source: &str, id: StreamId) {
-        if let Some(tracker) = self.sources.get_mut(source) {
-            tracker.set_stream_position(id);
-        }
-    }
-
-    /// One reading of a source's stream is done: whether it was read as far as it went.
-    pub fn handle_stream_end(&mut self, source: &str, reached: bool) {
-        if let Some(tracker) = self.sources.get_mut(source) {
-            tracker.handle_stream_end(reached);
-        }
-    }
-
-    /// A source's stream began anew: positions in the old one say nothing, and what it held is lost.
-    pub fn handle_stream_reset(&mut self, source: &Arc<str>) {
-        if let Some(tracker) = self.sources.get_mut(source) {
-            tracker.set_stream_position(StreamId::ZERO);
-        }
-        self.checkpoint.forget();
-        self.handle_loss(source);
     }
 
     /// A source says that its data are late, or not any more.

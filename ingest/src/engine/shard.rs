@@ -16,6 +16,7 @@ use tictac_proto::sequencer::Sequencer;
 use tictac_proto::wire::{FeedState, Times};
 
 use super::settings::EngineSettings;
+use super::waiting::{Awaited, Going, Orphan, Ready, Said, orphan};
 use crate::log::{Acquired, Batch, Resume};
 use crate::stream_id::StreamId;
 
@@ -25,49 +26,6 @@ const MAX_ENTRIES: usize = 1_024;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// How often the log's head is noted, ms, for knowing where it stood a while ago.
 const MARK_EVERY: i64 = 1_000;
-
-/// A snapshot that is ahead of what is written: it goes with the batch that reaches it.
-#[derive(Debug)]
-struct Ready {
-    seq: u64,
-    first: u64,
-    market: MarketId,
-    bytes: Bytes,
-}
-
-/// What was said of a source's feed.
-#[derive(Debug, Clone, Copy)]
-struct Said {
-    state: FeedState,
-    /// It is better now, which may be said when the entries up to this number are written: they made it so.
-    better_at: Option<u64>,
-}
-
-/// A market whose `gone` is not written yet.
-#[derive(Debug)]
-struct Going {
-    /// Number of that entry.
-    seq: u64,
-    market: MarketId,
-    /// Number of its first change that no snapshot holds.
-    first: u64,
-    /// Whether its snapshot is to be deleted: unless it came back meanwhile.
-    deletes: bool,
-}
-
-/// A stored market that is not to be here, and in which other shard it is.
-pub(super) type Orphan = (MarketId, Option<u16>);
-
-fn orphan(market: MarketId) -> Going {
-    Going { seq: 0, market, first: u64::MAX, deletes: true }
-}
-
-/// An entry of another shard that must be written first.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Awaited {
-    pub(super) shard: u16,
-    pub(super) at: Position,
-}
 
 /// One shard.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tictac_proto::log::{CATALOGUE, Stored, shard_of};
 use tictac_proto::model::{Book, MarketField, MarketId};
 use tictac_proto::wire::Times;
 
-use super::shard::Orphan;
+use super::waiting::Orphan;
 use super::{Engine, Lane, Meta};
 use crate::log::Acquired;
 use crate::stream_id::StreamId;

@@ -8,8 +8,8 @@ use tictac_loadtest::faults::Faults;
 
 const EXAMPLES: &str = "\
 How the lines come about:
-  TICTAC_FAULTS_FILE=$PWD/target/faults.jsonl make chaos   real faults, 20 times each
-  TICTAC_FAULTS_FILE=$PWD/target/faults.jsonl make soak    simulated ones
+  make chaos FAULTS=$PWD/target/faults.jsonl   real faults, 20 times each
+  make soak FAULTS=$PWD/target/faults.jsonl    simulated ones
 then
   cargo run -p tictac-loadtest --bin tictac-faults -- target/faults.jsonl --into ARCHITECTURE.md";
 

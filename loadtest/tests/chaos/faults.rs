@@ -28,6 +28,8 @@ pub(crate) enum Way {
 pub(crate) enum Fault {
     IngestKilled,
     IngestStopped,
+    /// It is told to stop and gives its shards to the one that stands by.
+    IngestHandsOver,
     GatewayKilled,
     GatewayStopped,
     /// Comes back with what it had saved.
@@ -67,6 +69,7 @@ impl Fault {
         match self {
             Self::IngestKilled => "owning ingest killed (SIGKILL)".into(),
             Self::IngestStopped => "owning ingest stopped and revived (SIGSTOP, SIGCONT)".into(),
+            Self::IngestHandsOver => "owning ingest told to stop (SIGTERM): planned hand-over".into(),
             Self::GatewayKilled => "gateway killed (SIGKILL) and started again".into(),
             Self::GatewayStopped => "gateway stopped and revived (SIGSTOP, SIGCONT)".into(),
             Self::RedisGone(time) => format!("Redis gone for {} s, back with a save", time.as_secs()),
@@ -94,7 +97,7 @@ impl Fault {
 
     fn sign(self) -> Sign {
         match self {
-            Self::IngestKilled | Self::IngestStopped => Sign::NewOwner,
+            Self::IngestKilled | Self::IngestStopped | Self::IngestHandsOver => Sign::NewOwner,
             Self::Network(_, Mode::Delay(_) | Mode::Pass) => Sign::Nothing,
             Self::Network(Way::OwnerToRedis, _) => Sign::NewOwner,
             _ => Sign::Untradable,
@@ -104,7 +107,7 @@ impl Fault {
     /// How long it lasts, `None` for ever.
     fn lasts(self) -> Option<Duration> {
         match self {
-            Self::IngestKilled | Self::GatewayKilled => None,
+            Self::IngestKilled | Self::IngestHandsOver | Self::GatewayKilled => None,
             Self::RedisGone(time) | Self::RedisForgets(time) => Some(time),
             _ => Some(STOPPED),
         }
@@ -118,6 +121,7 @@ impl Fault {
         match self {
             Self::IngestKilled => stage.ingests[0].kill(),
             Self::IngestStopped => stage.ingests[0].signal("STOP"),
+            Self::IngestHandsOver => stage.ingests[0].signal("TERM"),
             Self::GatewayKilled => stage.gateway.kill(),
             Self::GatewayStopped => stage.gateway.signal("STOP"),
             Self::RedisGone(_) => {
@@ -136,6 +140,10 @@ impl Fault {
     async fn end(self, stage: &mut Stage) {
         match self {
             Self::IngestKilled => {}
+            Self::IngestHandsOver => {
+                let code = tokio::task::block_in_place(|| stage.ingests[0].wait());
+                assert_eq!(code, Some(0), "an ingest that was told to stop");
+            }
             Self::IngestStopped => stage.ingests[0].signal("CONT"),
             Self::GatewayKilled => stage.restart_gateway(),
             Self::GatewayStopped => stage.gateway.signal("CONT"),

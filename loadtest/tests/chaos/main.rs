@@ -45,6 +45,7 @@ const SLOW: Mode = Mode::Delay(Duration::from_millis(300));
 faults! {
     an_ingest_is_killed: Fault::IngestKilled, 1;
     an_ingest_is_stopped_and_revived: Fault::IngestStopped, 2;
+    an_ingest_hands_over: Fault::IngestHandsOver, 21;
     a_gateway_is_killed: Fault::GatewayKilled, 3;
     a_gateway_is_stopped_and_revived: Fault::GatewayStopped, 4;
     redis_is_gone_for_4_seconds: Fault::RedisGone(Duration::from_secs(4)), 5;

@@ -61,7 +61,14 @@ async fn act(mut source: Source, mut steps: watch::Receiver<u32>, tell: watch::S
         let count = *steps.borrow_and_update();
         source.tick(count).await;
         let truth = source.truth();
-        closed.retain(|id, _| truth.get(id).is_some_and(|m| m.status() != MarketStatus::Open));
+        // What is gone is not open either.
+        closed.retain(|id, since| match truth.get(id) {
+            Some(market) => market.status() != MarketStatus::Open,
+            None => since.elapsed() < LONG * 5,
+        });
+        for id in tell.borrow().truth.keys().filter(|id| !truth.contains_key(*id)) {
+            closed.entry(id.clone()).or_insert_with(Instant::now);
+        }
         for (id, market) in &truth {
             if market.status() != MarketStatus::Open {
                 closed.entry(id.clone()).or_insert_with(Instant::now);

@@ -11,7 +11,7 @@ use tictac_loadtest::stream::SseClient;
 use tictac_loadtest::websocket::WsClient;
 use tictac_proto::model::{MarketId, MarketStatus, View};
 use tictac_proto::position::Position;
-use tictac_proto::wire::{Codec, Conflate, Down, Scope};
+use tictac_proto::wire::{Codec, Conflate, Down, Resume, Scope};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout};
@@ -105,13 +105,11 @@ enum Client {
 }
 
 impl Client {
-    async fn connect(kind: Kind, address: &str, held: Followed, id: Option<&str>) -> anyhow::Result<Self> {
+    async fn connect(kind: Kind, address: &str, resume: Resume, id: Option<&str>) -> anyhow::Result<Self> {
         let connected = Instant::now();
         match kind {
             Kind::WebSocket(codec) => {
                 let mut client = WsClient::connect(address, codec, "").await?;
-                let resume = held.resume();
-                client.followed = held;
                 for sport in SPORTS {
                     let scope = Scope::Sport(sport.into());
                     client.subscribe_scope(scope, View::All, Conflate::Auto, resume.clone()).await?;
@@ -121,9 +119,7 @@ impl Client {
             }
             Kind::Stream => {
                 let query = format!("sport={}&view=all", SPORTS.join("&sport="));
-                let mut client = SseClient::connect(address, &query, id).await?;
-                client.followed = held;
-                client.followed.seen_up_to(&resume_from(id).shards);
+                let client = SseClient::connect(address, &query, id).await?;
                 Ok(Self::Stream(Box::new(client), connected))
             }
         }
@@ -160,18 +156,16 @@ impl State {
         let mut held = Followed::default();
         let mut id: Option<String> = None;
         loop {
-            let Ok(Ok(mut client)) =
-                timeout(GIVE_UP, Client::connect(kind, &address, std::mem::take(&mut held), id.as_deref()))
-                    .await
-            else {
-                // What was held went with the attempt: a page that was loaded anew.
-                id = None;
-                self.highest.clear();
-                self.counted = (0, 0);
-                self.look(&Followed::default(), None);
+            let connect = Client::connect(kind, &address, held.resume(), id.as_deref());
+            let Ok(Ok(mut client)) = timeout(GIVE_UP, connect).await else {
+                self.look(&held, None);
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            *client.followed() = std::mem::take(&mut held);
+            if matches!(client, Client::Stream(..)) {
+                client.followed().seen_up_to(&resume_from(id.as_deref()).shards);
+            }
             self.connection(&mut client).await;
             if let Client::Stream(client, _) = &client {
                 id = client.last_event_id.clone();
@@ -228,6 +222,16 @@ impl State {
         }
     }
 
+    /// Counts a market that is shown as open for too long after its source closed it, once for each time.
+    fn judge(&mut self, id: &MarketId, open: bool, now: &Now) {
+        let too_long = open && now.closed.get(id).is_some_and(|since| since.elapsed() > OPEN_FOR);
+        if !too_long {
+            self.stale.remove(id);
+        } else if self.stale.insert(id.clone(), ()).is_none() {
+            self.found.stale_open += 1;
+        }
+    }
+
     /// What is shown now, and whether it may be.
     fn look(&mut self, followed: &Followed, fresh: Option<Instant>) {
         let is_fresh = fresh.is_some_and(|at| at.elapsed() <= FRESH);
@@ -241,12 +245,13 @@ impl State {
             shows.should += usize::from(should);
             let same = market.and_then(|m| m.book()).is_some_and(|book| truth.differs(book).is_none());
             shows.is_true &= same && open == should;
-            let too_long = open && now.closed.get(id).is_some_and(|since| since.elapsed() > OPEN_FOR);
-            if !too_long {
-                self.stale.remove(id);
-            } else if self.stale.insert(id.clone(), ()).is_none() {
-                self.found.stale_open += 1;
-            }
+            self.judge(id, open, &now);
+        }
+        // What its source does not have any more is not to be traded either.
+        for ((id, _), market) in followed.markets().filter(|m| !now.truth.contains_key(&m.0.0)) {
+            let open = is_fresh && market.tradable_market();
+            shows.is_true &= !open;
+            self.judge(id, open, &now);
         }
         shows.found = self.found;
         self.tell.send_replace(shows);
