@@ -44,6 +44,7 @@ bench: ## speed, in absolute figures, and instruction counts (needs valgrind)
 soak: ## the simulation for as long as SEEDS says; reports for the table of faults
 	TICTAC_SEEDS=$${SEEDS:-200000} TICTAC_FAULTS_FILE=$(FAULTS) \
 		cargo test --release -p tictac-gateway --test simulation ten_thousand_seeds -- --nocapture
+	TICTAC_HOURS=24 cargo test --release -p tictac-ingest --test eviction -- --nocapture
 
 chaos: ## faults with real processes, RUNS times each, alone on the machine, within their bounds; reports for the table
 	cargo build -p tictac-gateway -p tictac-ingest

@@ -40,6 +40,27 @@ macro_rules! faults {
     };
 }
 
+/// All ingests and the gateway are replaced one after another while the source goes on: each ingest only when the one before
+/// it knows all that it knew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_loses_nothing() {
+    let mut stage = stage::Stage::new(30).await;
+    for ingest in [0, 1, 0] {
+        stage.replace_ingest(ingest).await;
+    }
+    stage.gateway.signal("TERM");
+    assert_eq!(
+        tokio::task::block_in_place(|| stage.gateway.wait()),
+        Some(0),
+        "a gateway that was told to stop"
+    );
+    stage.restart_gateway();
+    let open = stage.until(support::SOON * 2, |shows| shows.should > 0 && shows.open == shows.should).await;
+    assert!(open.is_some(), "everybody trades again");
+    assert!(stage.settles(support::SOON * 2).await, "all books are the source's");
+    assert_eq!(stage.found(), viewer::Found::default());
+}
+
 const SLOW: Mode = Mode::Delay(Duration::from_millis(300));
 
 faults! {

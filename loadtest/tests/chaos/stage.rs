@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tictac_ingest::testing::RedisServer;
+use tictac_loadtest::request::get;
 use tictac_proto::model::{MarketId, MarketStatus};
 use tictac_proto::wire::Codec;
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ impl Drop for Stage {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -114,6 +115,23 @@ impl Stage {
         };
         stage.until(LONG, |shows| shows.should > 0 && shows.open == shows.should).await.unwrap();
         stage
+    }
+
+    /// One of the ingests is told to stop and ends; a new one takes its place, until it is as good as the owner.
+    pub(crate) async fn replace_ingest(&mut self, which: usize) {
+        self.ingests[which].signal("TERM");
+        let code = tokio::task::block_in_place(|| self.ingests[which].wait());
+        assert_eq!(code, Some(0), "an ingest that was told to stop");
+        let admin = format!("127.0.0.1:{}", free_port());
+        let redis = format!("redis://{}", self.to_redis[which].address);
+        let arguments = ["run", "--stale-after-ms", "2000", "--admin", &admin];
+        self.ingests[which] = Process::start_at("tictac-ingest", &redis, &arguments);
+        let ready = async {
+            while get(&admin, "/readyz", &[]).await.map_or(0, |answer| answer.status) != 200 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, ready).await.expect("it is warm in time");
     }
 
     pub(crate) fn restart_gateway(&mut self) {
