@@ -26,6 +26,8 @@ use crate::worker::{Arrival, StreamArrival};
 pub const MARKETS: usize = 32;
 /// How long they are.
 const LOOK: Duration = Duration::from_secs(10);
+/// How soon it looks again after something went wrong.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Positions of a market that wait for the other side of a comparison.
 const WAITING: usize = 64;
 /// Most bytes of an event that is not complete yet.
@@ -237,7 +239,11 @@ pub async fn run(parts: CanaryParts) {
                         heard = Instant::now();
                         trouble = canary.handle(&piece).err().map(|why| format!("the canary can't read: {why}"));
                     }
-                    Ok(None) => break,
+                    // The core ended it: it stops, or it will say why to the next one.
+                    Ok(None) => {
+                        tokio::time::sleep(AGAIN).await;
+                        break;
+                    }
                     Err(_) => trouble = Some(format!("the canary heard nothing for {:?}", heard.elapsed())),
                 },
             }
@@ -253,7 +259,7 @@ pub async fn run(parts: CanaryParts) {
             // A core that is stuck is not asked again at once.
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
