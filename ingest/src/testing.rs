@@ -69,6 +69,8 @@ pub struct RedisServer {
     directory: TempDir,
     port: u16,
     process: Option<Child>,
+    /// More of the server's settings.
+    more: Vec<String>,
 }
 
 impl RedisServer {
@@ -77,6 +79,14 @@ impl RedisServer {
     /// # Errors
     /// Where there is no `redis-server`, with how to get it, or where it does not answer.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more settings, as the command line takes them.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(more: &[&str]) -> Result<Self, String> {
         // Between finding a port free and the server's taking it, somebody else may: then the server ends at once.
         let mut why = String::new();
         for _ in 0..5 {
@@ -86,7 +96,8 @@ impl RedisServer {
                 .port();
             let directory =
                 tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
-            let mut server = Self { directory, port, process: None };
+            let more = more.iter().map(|m| (*m).to_owned()).collect();
+            let mut server = Self { directory, port, process: None, more };
             match server.restart() {
                 Ok(()) => return Ok(server),
                 Err(error) => why = error,
@@ -108,6 +119,7 @@ impl RedisServer {
             .arg(self.socket())
             .arg("--dir")
             .arg(self.directory.path())
+            .args(&self.more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -162,6 +174,12 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Its address for a user.
+    #[must_use]
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}", self.port)
+    }
+
     /// Its address by Unix socket.
     #[must_use]
     pub fn socket_url(&self) -> String {
@@ -202,7 +220,8 @@ fn answers(port: u16) -> bool {
         stream.write_all(b"PING\r\n")?;
         let mut answer = [0; 5];
         stream.read_exact(&mut answer)?;
-        Ok(answer == *b"+PONG")
+        // One that wants to know who asks is there, too.
+        Ok(answer == *b"+PONG" || answer == *b"-NOAU")
     };
     ping().unwrap_or(false)
 }

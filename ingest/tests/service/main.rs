@@ -1,6 +1,7 @@
 //! The service over both logs: what sources say is what gateways have.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod acl;
 mod checkpoint;
 mod follow;
 mod operator;

@@ -43,17 +43,21 @@ impl Process {
 
     /// One that reads streams.
     pub(crate) fn reading(server: &RedisServer, streams: &[&str]) -> Self {
+        Self::with(&redis(server), streams)
+    }
+
+    pub(crate) fn with(redis: &RedisSettings, streams: &[&str]) -> Self {
+        let redis = || redis.clone();
         let mut settings = Settings::new().unwrap();
         settings.engine.shards = SHARDS;
         settings.streams = streams.iter().map(|s| Arc::from(*s)).collect();
         let cancel = CancellationToken::new();
-        let log = RedisLog::new(redis(server)).unwrap();
+        let log = RedisLog::new(redis()).unwrap();
         let metrics = settings.metrics.clone();
         let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
-        let listen = redis_input::listen(redis(server), ingest.input().clone(), metrics, cancel.clone());
-        let tell = redis_input::tell(redis(server), controls);
-        let read =
-            stream_input::listen(redis(server), ingest.starts(), ingest.input().clone(), cancel.clone());
+        let listen = redis_input::listen(redis(), ingest.input().clone(), metrics, cancel.clone());
+        let tell = redis_input::tell(redis(), controls);
+        let read = stream_input::listen(redis(), ingest.starts(), ingest.input().clone(), cancel.clone());
         let tasks = vec![
             tokio::spawn(async { listen.await.unwrap() }),
             tokio::spawn(async { tell.await.unwrap() }),
@@ -104,7 +108,11 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) async fn new(server: &RedisServer, name: &'static str) -> Self {
-        let client = redis::Client::open(server.url()).unwrap();
+        Self::at(&server.url(), name).await
+    }
+
+    pub(crate) async fn at(url: &str, name: &'static str) -> Self {
+        let client = redis::Client::open(url).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
         Self { connection, writer: NativeWriter::default(), name, seq: 0 }
     }
