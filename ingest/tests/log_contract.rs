@@ -30,6 +30,7 @@ contract! {
     a_tail_of_another_life_does_not_connect
     two_who_fight_leave_a_gapless_log
     what_is_said_of_streams_is_read
+    a_lease_of_a_log_that_forgot_keeps_nobody_out
 }
 
 async fn what_is_written_is_read(place: Place) {
@@ -491,4 +492,16 @@ async fn what_is_said_of_streams_is_read(place: Place) {
     writer.release(0, &scribe.owner).await.unwrap();
     let (_, acquired) = Scribe::acquire(writer, owner("b", 2), 0).await.unwrap();
     assert_eq!(acquired.resume, expected.into());
+}
+
+async fn a_lease_of_a_log_that_forgot_keeps_nobody_out(place: Place) {
+    let writer = place.writer();
+    let (first, _) = Scribe::acquire(writer.clone(), owner("a", 1), 0).await.unwrap();
+    let refused = writer.acquire(0, &owner("b", 2), first.at.epoch, NOW).await;
+    assert!(matches!(refused, Err(LogError::Held { .. })), "what is stored is what was seen");
+    // One that owned it later, before the log fell back to what it was.
+    let seen = first.at.epoch + 5 * 1024;
+    let acquired = writer.acquire(0, &owner("b", 2), seen, NOW).await.unwrap();
+    assert!(acquired.epoch > seen);
+    assert!(matches!(first.alive().await, Err(LogError::Fenced { .. })), "the old one is out");
 }

@@ -129,7 +129,10 @@ impl Ingest {
             return Ok(published);
         }
         for log in 0..LOGS {
-            if around.wanted[log] && !self.shards[log].owned && around.now.mono >= self.shards[log].retry {
+            let shard = &self.shards[log];
+            // A lease that is remembered by a log which forgot a later epoch keeps nobody out, its owner included.
+            let forgot = shard.owned && shard.sequencer.head().epoch < shard.seen;
+            if around.wanted[log] && (forgot || !shard.owned && around.now.mono >= shard.retry) {
                 self.take_over(log, around, &mut published);
             }
         }

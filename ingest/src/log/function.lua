@@ -48,12 +48,14 @@ end
 local function acquire(keys, args)
   local owner, now, slot, lease, seen = args[1], tonumber(args[2]), tonumber(args[3]), args[4], tonumber(args[5])
   local holder = redis.call('GET', keys[1])
-  if holder and holder ~= owner then
+  local epoch = tonumber(redis.call('GET', keys[2]) or '0')
+  -- A lease that is remembered by a Redis which forgot a later epoch keeps nobody out: gateways would never follow it.
+  local forgot = epoch and seen and seen > epoch
+  if holder and holder ~= owner and not forgot then
     local refused = answer('0', keys)
     refused[5] = text(redis.call('PTTL', keys[1]))
     return refused
   end
-  local epoch = tonumber(redis.call('GET', keys[2]) or '0')
   local number = tonumber(redis.call('GET', keys[3]) or '0')
   if not (epoch and number and now and slot and seen) then
     return redis.error_reply('TICTAC epoch, number, clock, slot or seen epoch is no number: look at ' .. keys[2] .. ' and ' .. keys[3])

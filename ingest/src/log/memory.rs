@@ -154,7 +154,9 @@ impl MemoryLog {
         let (at, holdings, resume) = {
             let mut shards = self.shards();
             let state = shards.entry(shard).or_default();
-            if let Some(lease) = state.living().filter(|lease| lease.owner != owner.id) {
+            // A lease that is remembered by a log which forgot a later epoch keeps nobody out.
+            let forgot = seen_epoch > state.at.epoch;
+            if let Some(lease) = state.living().filter(|lease| lease.owner != owner.id && !forgot) {
                 let remaining = lease.until.duration_since(Instant::now());
                 return Err(LogError::Held { shard, owner: lease.owner.clone(), remaining });
             }
