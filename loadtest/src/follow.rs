@@ -21,7 +21,7 @@ pub struct Counts {
     pub dropped: u64,
     /// Gaps, declared or found.
     pub gaps: u64,
-    /// Gaps that the gateway declared.
+    /// Gaps that the gateway declared, be it by saying that it is behind the one before it.
     pub declared: u64,
     /// Checksums that agreed.
     pub checked: u64,
@@ -172,6 +172,14 @@ impl Followed {
                 Outcome::Gap if matches!(message, Down::Gap { .. }) => {
                     self.counts.gaps += 1;
                     self.counts.declared += 1;
+                }
+                // A gateway that says where it stands, and is behind the one before it, has told.
+                Outcome::Gap if matches!(message, Down::Ok(_)) => {
+                    self.counts.gaps += 1;
+                    self.counts.declared += 1;
+                    if !was_in_gap {
+                        answers.push(Up::Snapshot { market: name.0, view: name.1 });
+                    }
                 }
                 outcome @ (Outcome::Gap | Outcome::Mismatch) => {
                     self.counts.gaps += u64::from(outcome == Outcome::Gap);
