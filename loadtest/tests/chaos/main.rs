@@ -18,6 +18,8 @@ use support::proxy::Mode;
 
 async fn make(fault: Fault, seed: u64) {
     let runs = std::env::var("TICTAC_CHAOS_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    // A source of one kind alone, where one run is looked at again.
+    let seed = std::env::var("TICTAC_CHAOS_SEED").map_or(seed, |seed| seed.parse().unwrap());
     for run in 0..runs {
         let report = fault.run(seed + 100 * run).await;
         if let Some(path) = std::env::var_os("TICTAC_FAULTS_FILE") {

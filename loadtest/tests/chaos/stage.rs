@@ -10,6 +10,7 @@ use tictac_ingest::testing::RedisServer;
 use tictac_loadtest::request::get;
 use tictac_proto::model::{MarketId, MarketStatus};
 use tictac_proto::wire::Codec;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -90,9 +91,8 @@ impl Stage {
         let ingests = [owner, ingest(&to_redis[1])];
         shards.until_heard_by(2).await;
         let gateway_to_redis = Proxy::new(redis).await;
-        let gateway_port = free_port();
+        let (gateway, gateway_port) = listening_gateway(&gateway_to_redis).await;
         let to_gateway = Proxy::new(([127, 0, 0, 1], gateway_port).into()).await;
-        let gateway = start_gateway(&gateway_to_redis, gateway_port);
         let source = Source::new(&server, seed).await;
         let (steps, paced) = watch::channel(1);
         let (tell, now) = watch::channel(Now::default());
@@ -184,6 +184,23 @@ impl Stage {
 
 fn shards_at_zero() -> Vec<u64> {
     vec![0; usize::from(crate::support::SHARDS) + 1]
+}
+
+/// A gateway that listens. Between finding a port free and its taking it, somebody else may: then it ends at once.
+async fn listening_gateway(redis: &Proxy) -> (Process, u16) {
+    for _ in 0..5 {
+        let port = free_port();
+        let mut gateway = start_gateway(redis, port);
+        let deadline = Instant::now() + LONG;
+        while !gateway.has_ended() {
+            if TcpStream::connect(("127.0.0.1", port)).await.is_ok() && !gateway.has_ended() {
+                return (gateway, port);
+            }
+            assert!(Instant::now() < deadline, "a gateway that does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    panic!("no port for a gateway: five were taken meanwhile");
 }
 
 fn start_gateway(redis: &Proxy, port: u16) -> Process {

@@ -93,6 +93,11 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
         // Both fail only for a process that has ended already.
