@@ -295,14 +295,8 @@ impl InputTracker {
         heard.max(trust).max(late).max(behind)
     }
 
-    /// Markets of ours whose images the source owes for too long, though it is heard: they are given up.
-    pub fn overdue(
-        &mut self,
-        now: i64,
-        patience: i64,
-        stale_after: i64,
-        ours: impl Fn(&MarketId) -> bool,
-    ) -> Vec<MarketId> {
+    /// Markets whose images the source owes for too long, though it is heard: they are given up.
+    pub fn overdue(&mut self, now: i64, patience: i64, stale_after: i64) -> Vec<MarketId> {
         let heard = self.heard.is_some_and(|heard| now - heard <= stale_after);
         if self.untrusted.is_empty() || !heard {
             self.waiting_since = None;
@@ -313,10 +307,8 @@ impl InputTracker {
             return Vec::new();
         }
         self.waiting_since = None;
-        let overdue: Vec<MarketId> = self.untrusted.iter().filter(|m| ours(m)).cloned().collect();
-        self.untrusted.retain(|m| !ours(m));
-        self.lost &= !self.untrusted.is_empty();
-        overdue
+        self.lost = false;
+        std::mem::take(&mut self.untrusted).into_iter().collect()
     }
 
     fn taken_is_due(&self, seq: u64, now: i64) -> bool {

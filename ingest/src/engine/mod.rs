@@ -450,15 +450,11 @@ impl Engine {
 
     /// Suspends what its source does not image though it is heard.
     fn give_up(&mut self, times: Times, now: i64) {
+        // Also of shards that are not ours: what holds up a source there would hold it up here, since a feed is one for all.
         let mut overdue = Vec::new();
-        let Self { sources, markets, shards, settings, .. } = self;
-        let mine = |market: &MarketId| {
-            let home = markets.get(market).and_then(|m| shards.get(usize::from(m.shard)));
-            home.is_none_or(Shard::is_owned)
-        };
-        for (source, tracker) in sources {
-            let stale_after = settings.stale_after(source);
-            overdue.extend(tracker.overdue(now, settings.image_patience, stale_after, mine));
+        for (source, tracker) in &mut self.sources {
+            let stale_after = self.settings.stale_after(source);
+            overdue.extend(tracker.overdue(now, self.settings.image_patience, stale_after));
         }
         for market in overdue {
             let Some(meta) = self.markets.get_mut(&market) else { continue };

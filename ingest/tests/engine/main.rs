@@ -420,3 +420,23 @@ fn a_log_that_is_away_too_long_costs_an_epoch_and_no_book() {
     shelves.write(&mut engine, 2);
     shelves.check(&engine);
 }
+
+#[test]
+fn what_is_not_imaged_holds_up_nobody_though_its_shard_is_somebody_elses() {
+    let (mut shelves, mut engine, a) = running(0);
+    engine.handle_message(&a, Some(1), 0);
+    engine.handle_updates(&a, [image("1.1", "e1"), image("1.2", "e3")], times(0));
+    shelves.write(&mut engine, 0);
+    // Two own the shards together, and both lost something; one market is gone at its source, which nobody heard.
+    engine.handle_lost(shard_of("e1", 4));
+    engine.handle_message(&a, Some(3), 1);
+    engine.handle_updates(&a, [image("1.2", "e3")], times(1));
+    assert_eq!(engine.feed("a", 1), Some(FeedState::Stale), "1.1 may come");
+    for second in 0..=32 {
+        let now = second * 1_000;
+        engine.handle_message(&a, Some(4 + second as u64), now);
+        engine.handle_time(now);
+    }
+    assert_eq!(engine.feed("a", 32_000), Some(FeedState::Live), "1.2 is traded");
+    assert_eq!(status(&engine, "1.1"), MarketStatus::Suspended, "as whoever owns it says");
+}
