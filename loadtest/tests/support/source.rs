@@ -1,7 +1,7 @@
 //! A source of simulated markets over a real Redis, which knows the truth, answers when it is asked for images, and
 //! outlives the Redis and the ingest that it speaks to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tictac_ingest::native::NativeWriter;
 use tictac_ingest::simulator::truth::TruthMarket;
 use tictac_ingest::simulator::{Config, Simulator};
 use tictac_ingest::testing::RedisServer;
+use tictac_ingest::update::Update;
 use tictac_proto::model::MarketId;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,8 @@ pub struct Source {
     seq: u64,
     taken: u64,
     wanted: bool,
+    /// Markets that ingest asked for.
+    asked: BTreeSet<MarketId>,
     /// How often images were sent because ingest asked for them.
     pub imaged: u64,
 }
@@ -67,6 +70,7 @@ impl Source {
             seq: 0,
             taken: 0,
             wanted: false,
+            asked: BTreeSet::new(),
             imaged: 0,
         };
         let deadline = tokio::time::Instant::now() + WITHIN;
@@ -83,7 +87,7 @@ impl Source {
     }
 
     /// Publishes; to how many. What is lost has a number all the same.
-    async fn say(&mut self, updates: &[tictac_ingest::update::Update]) -> i64 {
+    async fn say(&mut self, updates: &[Update]) -> i64 {
         self.seq += 1;
         let mut message = String::new();
         self.writer.write_envelope("demo", self.seq, self.now, updates, &mut message);
@@ -115,7 +119,11 @@ impl Source {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         match json["op"].as_str().unwrap() {
             "taken" => self.taken = self.taken.max(json["seq"].as_u64().unwrap()),
-            "image" => self.wanted = true,
+            "image" => {
+                self.wanted = true;
+                let markets = json["markets"].as_array().unwrap().iter();
+                self.asked.extend(markets.map(|market| MarketId::from(market.as_str().unwrap())));
+            }
             other => panic!("ingest says {other}"),
         }
     }
@@ -125,11 +133,21 @@ impl Source {
             self.take(&message);
         }
         if std::mem::take(&mut self.wanted) {
-            let mut images = Vec::new();
-            self.simulator.images(&mut images);
+            let images = self.images();
             self.say(&images).await;
             self.imaged += 1;
         }
+    }
+
+    /// Every market whole; what was asked for and is not there any more is gone.
+    fn images(&mut self) -> Vec<Update> {
+        let mut images = Vec::new();
+        self.simulator.images(&mut images);
+        for (market, _) in self.simulator.truth() {
+            self.asked.remove(market);
+        }
+        images.extend(std::mem::take(&mut self.asked).into_iter().map(|market| Update::Gone { market }));
+        images
     }
 
     /// Lets so much happen, in steps of a tenth of a second, as fast as ingest takes it.
@@ -172,14 +190,13 @@ impl Source {
             self.take(&message);
         }
         if std::mem::take(&mut self.wanted) {
-            let mut images = Vec::new();
-            self.simulator.images(&mut images);
+            let images = self.images();
             let said = tokio::time::timeout(SHORT, self.try_say(&images)).await;
             self.imaged += u64::from(matches!(said, Ok(Ok(()))));
         }
     }
 
-    async fn try_say(&mut self, updates: &[tictac_ingest::update::Update]) -> redis::RedisResult<()> {
+    async fn try_say(&mut self, updates: &[Update]) -> redis::RedisResult<()> {
         self.seq += 1;
         let mut message = String::new();
         self.writer.write_envelope("demo", self.seq, self.now, updates, &mut message);
