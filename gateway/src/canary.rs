@@ -5,7 +5,8 @@
 //!
 //! It looks at so many markets for so long, then at the next ones, so that all shards and cores are looked at.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub const MARKETS: usize = 32;
 const LOOK: Duration = Duration::from_secs(10);
 /// How soon it looks again after something went wrong.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How many looks the catalogue is good for.
+const CATALOGUE_EVERY: usize = 6;
 /// Positions of a market that wait for the other side of a comparison.
 const WAITING: usize = 64;
 /// Most bytes of an event that is not complete yet.
@@ -73,8 +76,9 @@ struct Looked {
 #[derive(Debug)]
 pub struct Canary {
     looked: HashMap<MarketId, Looked>,
-    known: Vec<MarketId>,
-    next: usize,
+    known: BTreeSet<MarketId>,
+    /// The market that was looked at last.
+    last: Option<MarketId>,
     pending: Vec<u8>,
     /// Markets with a wrong book, and when that was seen.
     wrong: HashMap<MarketId, Instant>,
@@ -87,8 +91,8 @@ impl Canary {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             looked: HashMap::new(),
-            known: Vec::new(),
-            next: 0,
+            known: BTreeSet::new(),
+            last: None,
             pending: Vec::new(),
             wrong: HashMap::new(),
             metrics,
@@ -99,12 +103,17 @@ impl Canary {
     pub fn turn(&mut self) -> Vec<MarketId> {
         self.pending.clear();
         let mut markets: Vec<MarketId> = self.wrong.keys().take(MARKETS).cloned().collect();
-        for _ in 0..self.known.len().min(MARKETS) {
-            let market = &self.known[self.next % self.known.len()];
-            self.next = (self.next + 1) % self.known.len();
-            if markets.len() < MARKETS && !markets.contains(market) {
+        let last = self.last.take();
+        let after = last.as_ref().map_or(Unbounded, Excluded);
+        let round = self.known.range::<MarketId, _>((after, Unbounded)).chain(&self.known);
+        for market in round.take(self.known.len()) {
+            if markets.len() == MARKETS {
+                break;
+            }
+            if !markets.contains(market) {
                 markets.push(market.clone());
             }
+            self.last = Some(market.clone());
         }
         let look = |market: &MarketId| {
             let held = ClientMarket::new(market.clone(), View::All);
@@ -146,11 +155,17 @@ impl Canary {
                 return;
             }
             Down::Catalogue(news) => {
-                let known = news.markets.iter().map(|(id, _)| id);
-                let new: Vec<MarketId> = known.filter(|id| !self.known.contains(id)).cloned().collect();
-                self.known.extend(new);
-                self.known.retain(|id| !news.gone.contains(id));
-                self.known.truncate(MAX_KNOWN);
+                if news.full {
+                    self.known.clear();
+                }
+                for (id, _) in &news.markets {
+                    if self.known.len() < MAX_KNOWN {
+                        self.known.insert(id.clone());
+                    }
+                }
+                for id in &news.gone {
+                    self.known.remove(id);
+                }
                 return;
             }
             _ => return,
@@ -223,7 +238,9 @@ pub async fn run(parts: CanaryParts) {
         turn += 1;
         let (body, mut pieces) = mpsc::channel::<Bytes>(1);
         let subscriptions = if markets.is_empty() { Vec::new() } else { vec![subscribe(markets)] };
-        let request = SseRequest { subscriptions, catalogue: true };
+        // The whole catalogue is long: now and then is enough to know what there is.
+        let catalogue = blind || turn % CATALOGUE_EVERY == 0;
+        let request = SseRequest { subscriptions, catalogue };
         let arrival = Arrival::Stream(StreamArrival { request, body, place: None, counted: false });
         let arrived = timeout(silence, core.send(arrival)).await;
         let mut trouble = (!matches!(arrived, Ok(Ok(()))))
@@ -300,7 +317,7 @@ mod tests {
 
     fn looking() -> Canary {
         let mut canary = Canary::new(Metrics::new());
-        canary.known = vec!["m".into()];
+        canary.known = ["m".into()].into();
         assert_eq!(canary.turn(), [MarketId::from("m")]);
         canary
     }
