@@ -111,7 +111,10 @@ impl Engine {
             }
             return Ok(());
         };
-        let shard = meta.shard;
+        if meta.source != *source {
+            return self.check_owner(source, market);
+        }
+        let (shard, held) = (meta.shard, meta.own.is_some());
         if meta.unconfirmed {
             // Only an image makes it whole again; until then it stays suspended.
             let open = Some(MarketStatus::Open.code());
@@ -120,8 +123,9 @@ impl Engine {
                     && (*f != MarketField::Status || v.as_ref().and_then(Value::int) != open)
             });
         }
-        self.check_owner(source, market)?;
-        self.hold_change(market, &mut delta);
+        if held {
+            self.hold_change(market, &mut delta);
+        }
         // Without an event a market is one of its own.
         if delta.get(MarketField::Event) == Some(None) {
             delta.set(MarketField::Event, Some(Value::Text(market.clone())));
