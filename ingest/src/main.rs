@@ -141,7 +141,7 @@ async fn operate(
         Operation::Image => Action::Image,
         Operation::List => {
             let ledger = log.ledger().await?;
-            print!("{}", ledger.table());
+            print!("{}", ledger.table(now_ms()));
             return Ok(());
         }
     };

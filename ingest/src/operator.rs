@@ -152,15 +152,15 @@ impl Ledger {
 
     /// What is suspended, for reading.
     #[must_use]
-    pub fn table(&self) -> String {
+    pub fn table(&self, now: i64) -> String {
         if self.is_empty() {
             return "nothing is suspended by an operator\n".into();
         }
         let width = self.held().map(|(scope, _)| scope.to_string().len()).max().unwrap_or(0).max(5);
-        let mut out = format!("{:width$}  {:20}  {:12}  why\n", "scope", "since (UTC)", "by");
+        let mut out = format!("{:width$}  {:>8}  {:12}  why\n", "scope", "since", "by");
         for (scope, act) in self.held() {
-            let since = crate::clock::shown(act.at);
-            out += &format!("{:width$}  {since:20}  {:12}  {}\n", scope.to_string(), act.by, act.why);
+            let since = age(now - act.at);
+            out += &format!("{:width$}  {since:>8}  {:12}  {}\n", scope.to_string(), act.by, act.why);
         }
         out
     }
@@ -205,9 +205,28 @@ impl Ledger {
     }
 }
 
+/// A time that passed, ms, in the unit that people would use.
+fn age(ms: i64) -> String {
+    match ms.max(0) / 1_000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_suspended_is_shown_with_its_age() {
+        let held = ledger(&[act(Action::Suspend, "market:1.23", 1_000), act(Action::Resume, "all", 1_000)]);
+        let table = held.table(1_000 + 3 * 3_600_000);
+        assert!(table.contains("market:1.23") && table.contains("3 h") && !table.contains("all"), "{table}");
+        assert_eq!([0, 119_000, 120_000, 172_800_000].map(age), ["0 s", "119 s", "2 min", "2 d"]);
+        assert!(Ledger::default().table(0).starts_with("nothing"));
+    }
 
     fn act(action: Action, scope: &str, at: i64) -> Act {
         Act { action, scope: scope.into(), by: "ann".into(), why: "test".into(), at }
