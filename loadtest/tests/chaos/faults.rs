@@ -188,7 +188,7 @@ impl Fault {
             converged = again;
         }
         // It goes on for a while, then everybody must have all of it.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        stage.goes_on(20).await;
         let settled = stage.settles(LONG).await;
         let found = stage.found();
         Report {

@@ -37,6 +37,7 @@ pub(crate) struct Stage {
     pub(crate) shards: Shards,
     viewers: Vec<Viewer>,
     steps: watch::Sender<u32>,
+    now: watch::Receiver<Now>,
     source: JoinHandle<()>,
 }
 
@@ -76,7 +77,10 @@ async fn act(mut source: Source, mut steps: watch::Receiver<u32>, tell: watch::S
                 closed.entry(id.clone()).or_insert_with(Instant::now);
             }
         }
-        tell.send_replace(Now { truth: Arc::new(truth), closed: Arc::new(closed.clone()) });
+        let before = (tell.borrow().spoke, tell.borrow().quiet);
+        let quiet = if count == 0 { before.1 + 1 } else { 0 };
+        let (truth, closed) = (Arc::new(truth), Arc::new(closed.clone()));
+        tell.send_replace(Now { spoke: before.0 + 1, quiet, truth, closed });
     }
 }
 
@@ -111,6 +115,7 @@ impl Stage {
             shards,
             viewers,
             steps,
+            now,
             source,
         };
         stage.until(LONG, |shows| shows.should > 0 && shows.open == shows.should).await.unwrap();
@@ -156,11 +161,17 @@ impl Stage {
         tokio::time::timeout(within, all).await.ok().map(|()| since.elapsed())
     }
 
+    /// Waits until the source has spoken so often again.
+    pub(crate) async fn goes_on(&mut self, times: u64) {
+        let until = self.now.borrow().spoke + times;
+        self.now.wait_for(|now| now.spoke >= until).await.expect("the source goes on");
+    }
+
     /// The source says nothing new from now on: whether every viewer has all of it within a time.
     pub(crate) async fn settles(&mut self, within: Duration) -> bool {
         self.steps.send_replace(0);
-        // What is under way is said.
-        tokio::time::sleep(4 * EVERY).await;
+        // From then on the truth is the last one.
+        self.now.wait_for(|now| now.quiet > 1).await.expect("the source goes on");
         self.until(within, |shows| shows.is_true).await.is_some()
     }
 

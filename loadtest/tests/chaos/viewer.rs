@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What is true, and since when each market is not open any more.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Now {
+    /// How often the source spoke so far, and how often since it says nothing new.
+    pub(crate) spoke: u64,
+    pub(crate) quiet: u64,
     pub(crate) truth: Arc<Truth>,
     pub(crate) closed: Arc<HashMap<MarketId, Instant>>,
 }
