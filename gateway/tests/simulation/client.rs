@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tictac_gateway::hub::Now;
 use tictac_gateway::wires::Wire;
 use tictac_proto::checksum::{digest_key, mix};
-use tictac_proto::client::{ClientMarket, Outcome};
+use tictac_proto::client::Outcome;
 use tictac_proto::model::{MarketField, MarketId, MarketStatus, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, Heartbeat, How, Resume, Scope, Subscribe, Subscribed, Up};
@@ -15,43 +15,8 @@ use crate::coverage::{Coverage, Path};
 use crate::dice::Dice;
 use crate::frames::{Frame, Frames};
 use crate::gateway::{Place, Socket};
+use crate::held::{Held, Wish};
 use crate::history::{History, Violation};
-
-/// A market and view as a client holds it.
-pub struct Held {
-    pub market: ClientMarket,
-    /// Whether the gateway's digest counts it.
-    counted: bool,
-    /// Whether this connection answered for it.
-    pub subscribed: bool,
-    asked: Option<i64>,
-    stop_heard: Position,
-    resumed: bool,
-    /// Where the gateway has brought this client: its own position, unless it came from a gateway that was ahead.
-    sent: Option<Position>,
-}
-
-impl Held {
-    fn new(market: &MarketId, view: View) -> Self {
-        Self {
-            market: ClientMarket::new(market.clone(), view),
-            counted: false,
-            subscribed: false,
-            asked: None,
-            stop_heard: Position::ZERO,
-            resumed: false,
-            sent: None,
-        }
-    }
-}
-
-/// What a client asks for.
-#[derive(Debug, Clone)]
-pub struct Wish {
-    pub scope: Scope,
-    pub view: View,
-    pub conflate: Conflate,
-}
 
 pub struct Client {
     pub wire: Wire,

@@ -17,8 +17,10 @@ mod dice;
 mod fake_redis;
 mod frames;
 mod gateway;
+mod held;
 mod history;
 mod ingest;
+mod quiet;
 mod source;
 mod world;
 

@@ -9,11 +9,12 @@ use tictac_gateway::wires::Wire;
 use tictac_proto::model::View;
 use tictac_proto::wire::{Conflate, Scope};
 
-use crate::client::{Client, Ear, Wish};
+use crate::client::{Client, Ear};
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
 use crate::fake_redis::ShardLog;
 use crate::gateway::{Gateway, Place, Socket, Weather};
+use crate::held::Wish;
 use crate::history::{History, Violation};
 use crate::ingest::{Around, Ingest, LOGS, Published, number};
 use crate::source::{SOURCES, Sources};
@@ -21,8 +22,6 @@ use crate::source::{SOURCES, Sources};
 /// Updates of a run, quiet points apart.
 pub const UPDATES: usize = 520;
 const STRETCHES: usize = 4;
-/// How long a quiet point may take to be reached: the deadline of an unanswered repair, and what follows it.
-const SETTLE: i64 = 12_000;
 
 pub struct World {
     pub dice: Dice,
@@ -40,9 +39,9 @@ pub struct World {
     pub clients: Vec<Client>,
     pub history: History,
     pub cover: Coverage,
-    weather: Weather,
-    unknown: u32,
-    faults: Vec<Fault>,
+    pub weather: Weather,
+    pub unknown: u32,
+    pub faults: Vec<Fault>,
     lives: u64,
     checksum_interval: i64,
     nobody: Socket,
@@ -437,85 +436,5 @@ impl World {
                 }
             }
         }
-    }
-
-    /// Faults end, and everything must come to agree.
-    fn quiet(&mut self) -> Result<(), Violation> {
-        self.calm();
-        let deadline = self.now.mono + SETTLE;
-        loop {
-            for _ in 0..4 {
-                self.pass(40)?;
-            }
-            match self.agreed() {
-                Ok(()) => return Ok(()),
-                Err(violation) if self.now.mono >= deadline => return Err(violation),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn calm(&mut self) {
-        self.weather = Weather::default();
-        self.unknown = 0;
-        self.faults.clear();
-        for ingest in &mut self.ingests {
-            ingest.paused_until = 0;
-        }
-        for gateway in &mut self.gateways {
-            gateway.paused_until = 0;
-            gateway.deaf_until = 0;
-            gateway.hurry(self.now);
-        }
-        for client in &mut self.clients {
-            client.speed = 100_000;
-        }
-    }
-
-    /// One last change gets lost on its way to a gateway: within one `alive` it must be found.
-    fn lose_the_tail(&mut self) -> Result<(), Violation> {
-        self.cover.fault(Fault::LostTail);
-        let g = self.dice.below(self.gateways.len());
-        for _ in 0..2 {
-            let message = self.sources.step(&mut self.dice);
-            for ingest in &mut self.ingests {
-                ingest.inbox.push_back((self.now.mono, message.clone()));
-            }
-        }
-        self.gateways[g].deaf_until = self.now.mono + 5;
-        self.pass(1)?;
-        // One interval of `alive`, the reading of the log, and the way to the clients.
-        for _ in 0..30 {
-            self.pass(20)?;
-        }
-        for (log, shard) in self.logs.iter().enumerate() {
-            let at = self.gateways[g].heads[log];
-            if at != shard.head() && self.gateways[g].hub.market_count(number(log)).is_some() {
-                let what = format!("shard {log} at {}, gateway at {at}", shard.head());
-                return Err(Violation::new("8: lost tail", what));
-            }
-        }
-        self.quiet()
-    }
-
-    /// Nothing comes to a gateway any more, though its clients hear it: within the bound they must know.
-    fn fall_silent(&mut self) -> Result<(), Violation> {
-        let g = self.dice.below(self.gateways.len());
-        self.gateways[g].deaf_until = i64::MAX;
-        // 1.5 s since the last `alive`, the tick that sees it, and the way to the client.
-        for _ in 0..95 {
-            self.pass(20)?;
-        }
-        for client in &self.clients {
-            let Some(place) = client.place.filter(|p| p.gateway == g) else { continue };
-            for (key, held) in &client.held {
-                if held.subscribed && held.market.tradable_market() {
-                    let what = format!("{key:?} on {place:?} tradable behind a silent feed");
-                    return Err(Violation::new("6: silence", what));
-                }
-            }
-        }
-        self.gateways[g].deaf_until = 0;
-        self.quiet()
     }
 }
