@@ -179,6 +179,38 @@ async fn a_client_that_falls_silent_costs_its_core_nothing() {
     gateway.stop().unwrap();
 }
 
+/// What a client says while it is told to go must not turn the goodbye into a reset.
+#[tokio::test]
+async fn the_goodbye_arrives_though_the_client_is_talking() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &["--messages", "10000"]);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(WsClient::connect(&address, Codec::Json, "").await.unwrap());
+    }
+    let stopped = tokio::task::spawn_blocking(move || gateway.stop());
+    for _ in 0..50 {
+        for client in &mut clients {
+            // Where the gateway has closed already this is what it throws away.
+            let _ = client.ping().await;
+        }
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        loop {
+            match client.step().await {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => panic!("client {at}, closed {:?}: {error}", client.closed),
+            }
+        }
+        assert_eq!(client.closed, Some(1012));
+    }
+    drop(clients);
+    tokio::time::timeout(SOON, stopped).await.expect("it ends").unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn stopping_tells_clients_when_to_come_back_and_ends() {
     let log = memory();

@@ -87,6 +87,8 @@ struct Conn {
     blocked_since: Option<i64>,
     close_by: Option<i64>,
     dead: bool,
+    /// All that was to be said is written, the goodbye included.
+    said_bye: bool,
     /// When the session is to be planned again by itself.
     scheduled: Option<i64>,
     pace: Pace,
@@ -112,6 +114,8 @@ pub(crate) struct Worker {
     next_sweep: i64,
     /// When sessions were told to leave, where they were.
     draining: Option<i64>,
+    /// Connections' tasks: from their arrival until the client has closed, too.
+    tasks: usize,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -147,6 +151,7 @@ impl Worker {
             blocked_since: None,
             close_by: None,
             dead: false,
+            said_bye: false,
             scheduled: None,
             pace: Pace::new(&self.settings),
             bad: 0,
@@ -347,7 +352,8 @@ impl Worker {
     }
 
     fn end_if_closing(&mut self, id: SessionId) {
-        if self.conns.get(&id).is_some_and(|c| c.close_by.is_some()) {
+        if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.close_by.is_some()) {
+            conn.said_bye = true;
             self.kill(id);
         }
     }
@@ -425,6 +431,7 @@ pub async fn run(parts: WorkerParts) {
         heard_hub: clock.now().mono,
         next_sweep: if number == 0 { 0 } else { i64::MAX },
         draining: None,
+        tasks: 0,
     }));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -447,22 +454,23 @@ pub async fn run(parts: WorkerParts) {
                 worker.flush_dirty();
                 worker.measure_stops();
             }
-            arrival = arrivals.recv() => {
-                let Some(arrival) = arrival else { break };
-                match arrival {
-                    Arrival::WebSocket(arrival) => {
-                        tokio::task::spawn_local(websocket::serve(shared.clone(), arrival));
+            // Once nobody accepts any more there are those that are here already.
+            Some(arrival) = arrivals.recv() => {
+                shared.borrow_mut().tasks += 1;
+                let shared = shared.clone();
+                tokio::task::spawn_local(async move {
+                    match arrival {
+                        Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
+                        Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
                     }
-                    Arrival::Stream(arrival) => {
-                        tokio::task::spawn_local(stream::serve(shared.clone(), arrival));
-                    }
-                }
+                    shared.borrow_mut().tasks -= 1;
+                });
             }
             _ = tick.tick() => {
                 let mut worker = shared.borrow_mut();
                 worker.tick();
                 let late = |since: i64| worker.clock.now().mono - since > DRAIN_DEADLINE;
-                if worker.draining.is_some_and(|since| worker.core.is_empty() || late(since)) {
+                if worker.draining.is_some_and(|since| (worker.tasks == 0 && arrivals.is_empty()) || late(since)) {
                     break;
                 }
             }

@@ -1,18 +1,26 @@
-//! A WebSocket connection's task: it reads, and waits for the socket when a write did not fit.
+//! A WebSocket connection's task: it reads, waits for the socket when a write did not fit, and closes it so that the last
+//! words arrive.
 
 use std::io::ErrorKind;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::{Shared, Sink};
 use crate::core::SessionId;
 use crate::limits::Place;
 use crate::transports::ws::{Incoming, Reader};
 use crate::wires::Wire;
+
+/// How long a client that was told to go may take to close its side.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// An upgrade that was granted.
 #[derive(Debug)]
@@ -34,6 +42,7 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
         return;
     };
     let stream = Rc::new(parts.io.into_inner());
+    let _place = arrival.place.clone();
     let (id, wake, mut reader) = {
         let mut worker = shared.borrow_mut();
         let sink = Sink::Socket { stream: stream.clone(), blocked: false };
@@ -87,7 +96,32 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
             () = wake.notified() => {}
         }
     }
+    let said_bye = shared.borrow().conns.get(&id).is_some_and(|conn| conn.said_bye);
     shared.borrow_mut().disconnect(id);
+    if said_bye {
+        linger(&stream).await;
+    }
+}
+
+/// A socket that is closed while something the client said is unread is reset, which can take the goodbye away from a client
+/// that has not read it yet. So only our direction is closed, and what still comes is thrown away until the client closes.
+async fn linger(stream: &TcpStream) {
+    if SockRef::from(stream).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let read = async {
+        let mut buffer = [0u8; 4096];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Whoever does not close is closed.
+    let _ = timeout(LINGER, read).await;
 }
 
 /// Does what the client asks; `false` where the connection is over.
