@@ -2,7 +2,7 @@
 //! to the cores. One thread applies and encodes. It waits for a core that does not keep up, never for a client; a core that
 //! takes nothing for half a minute ends the gateway, and clients meanwhile see no echo and show themselves stale.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +90,11 @@ struct Feed {
     parts: FeedParts,
     questions: HashMap<u64, oneshot::Sender<Answer>, RandomState>,
     next_question: u64,
-    connected: bool,
+    /// Whether a subscription was ever confirmed.
+    subscribed: bool,
+    followed: BTreeSet<u16>,
+    /// Those of them whose subscription broke.
+    lost: BTreeSet<u16>,
 }
 
 impl Feed {
@@ -98,7 +102,8 @@ impl Feed {
         let now = self.parts.clock.now();
         match event {
             LiveEvent::Subscribed { shard } => {
-                self.connected = true;
+                self.subscribed = true;
+                self.lost.remove(&shard);
                 self.parts.hub.subscribed(shard, now);
             }
             LiveEvent::Message { shard, bytes } => match Live::decode(&bytes) {
@@ -108,10 +113,10 @@ impl Feed {
                     tracing::warn!(shard, %error, "a message of the log can't be read: its shard will be repaired");
                 }
             },
-            LiveEvent::Lost { reason } => {
-                self.connected = false;
-                tracing::warn!(reason, "the live subscription broke: connecting anew");
-                self.parts.hub.lost();
+            LiveEvent::Lost { shards, reason } => {
+                tracing::warn!(shards = shards.len(), reason, "the live subscription broke: connecting anew");
+                self.parts.hub.lost(&shards);
+                self.lost.extend(shards.into_iter().filter(|shard| self.followed.contains(shard)));
             }
         }
     }
@@ -209,9 +214,10 @@ impl Feed {
         let (source, ingest) = self.parts.hub.ages(now);
         metrics.age.with_label_values(&["source"]).set(source);
         metrics.age.with_label_values(&["ingest"]).set(ingest);
-        metrics.feed_connected.set(i64::from(self.connected));
+        let connected = self.subscribed && self.lost.is_empty();
+        metrics.feed_connected.set(i64::from(connected));
         let silent = self.parts.hub.silent_shards(now);
-        let _ = self.parts.readiness.send(Readiness { silent, connected: self.connected });
+        let _ = self.parts.readiness.send(Readiness { silent, connected });
     }
 }
 
@@ -221,7 +227,14 @@ pub async fn run(parts: FeedParts) {
     let stop = parts.stop.clone();
     let (handle, mut live) = reader.live(LIVE_WAITING);
     let (repairs, mut repaired) = mpsc::channel::<Repair>(64);
-    let mut feed = Feed { parts, questions: HashMap::default(), next_question: 0, connected: false };
+    let mut feed = Feed {
+        parts,
+        questions: HashMap::default(),
+        next_question: 0,
+        subscribed: false,
+        followed: BTreeSet::new(),
+        lost: BTreeSet::new(),
+    };
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -253,8 +266,15 @@ pub async fn run(parts: FeedParts) {
         let Some(commands) = feed.deliver().await else { return };
         for command in commands {
             match command {
-                FeedCommand::Follow(shard) => handle.follow(shard),
-                FeedCommand::Unfollow(shard) => handle.unfollow(shard),
+                FeedCommand::Follow(shard) => {
+                    feed.followed.insert(shard);
+                    handle.follow(shard);
+                }
+                FeedCommand::Unfollow(shard) => {
+                    feed.followed.remove(&shard);
+                    feed.lost.remove(&shard);
+                    handle.unfollow(shard);
+                }
                 FeedCommand::Tail(shard, after) => {
                     let (reader, repairs) = (reader.clone(), repairs.clone());
                     tokio::spawn(async move {

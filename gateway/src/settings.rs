@@ -60,9 +60,19 @@ pub struct Settings {
     #[arg(long, env = "TICTAC_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Follow the log that tictac-ingest keeps in this Redis, such as redis://127.0.0.1:6379.
+    /// Follow the log that tictac-ingest keeps in this Redis: redis://HOST:PORT; the master that Sentinels name,
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER; a Cluster, redis+cluster://HOST:PORT,HOST:PORT. With TLS rediss….
     #[arg(long, env = "TICTAC_REDIS", value_name = "URL", conflicts_with = "replay", help_heading = "Feed")]
     pub redis: Option<String>,
+    /// Certificates (PEM) that may have signed Redis's; without it those that the system trusts.
+    #[arg(long, env = "TICTAC_REDIS_CA", value_name = "FILE", help_heading = "Feed")]
+    pub redis_ca: Option<PathBuf>,
+    /// Our certificate (PEM), where Redis wants one; with --redis-key.
+    #[arg(long, env = "TICTAC_REDIS_CERT", value_name = "FILE", help_heading = "Feed")]
+    pub redis_cert: Option<PathBuf>,
+    /// The key (PEM) of our certificate.
+    #[arg(long, env = "TICTAC_REDIS_KEY", value_name = "FILE", help_heading = "Feed")]
+    pub redis_key: Option<PathBuf>,
     /// Prefix of all keys and channels in Redis.
     #[arg(long, env = "TICTAC_PREFIX", default_value = "odds", help_heading = "Feed")]
     pub prefix: String,

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use tictac_ingest::embedded::{Embedded, Running};
-use tictac_ingest::log::{LogReader, RedisLog, RedisSettings};
+use tictac_ingest::log::{LogReader, RedisLog, RedisSettings, TlsFiles};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Settings;
@@ -45,6 +45,8 @@ pub fn start(settings: &Settings) -> anyhow::Result<Source> {
     if let Some(url) = &settings.redis {
         let mut redis = RedisSettings::new(url.clone());
         redis.prefix.clone_from(&settings.prefix);
+        let files = (settings.redis_ca.clone(), settings.redis_cert.clone(), settings.redis_key.clone());
+        redis.tls = TlsFiles::new(files.0, files.1, files.2).map_err(anyhow::Error::msg)?;
         let log = RedisLog::new(redis).context("--redis")?;
         let what = format!("following the log with prefix {:?} in Redis", settings.prefix);
         return Ok(Source { reader: log.into(), what, running: None });

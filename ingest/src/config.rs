@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::engine::{EngineSettings, MAX_SOURCES};
-use crate::log::RedisSettings;
+use crate::log::{RedisSettings, TlsFiles};
 use crate::pacing::Speed;
 
 /// The exit status for a bad setting.
@@ -126,9 +126,21 @@ pub struct Common {
     #[arg(long, global = true, env = "TICTAC_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Where Redis is: redis://, rediss:// (TLS) or redis+unix://. [default: redis://127.0.0.1:6379]
+    /// Where Redis is: redis://HOST:PORT or redis+unix:///PATH; the master that Sentinels name,
+    /// redis+sentinel://HOST:PORT,HOST:PORT/MASTER; a Cluster, redis+cluster://HOST:PORT,HOST:PORT. With TLS
+    /// rediss…. USER:PASSWORD@ before the hosts; before those of Sentinels it is the master's, and theirs is
+    /// ?sentinel=USER:PASSWORD at the end. [default: redis://127.0.0.1:6379]
     #[arg(long, global = true, env = "TICTAC_REDIS", value_name = "URL", hide_env_values = true)]
     pub redis: Option<String>,
+    /// Certificates (PEM) that may have signed the server's; without it those that the system trusts.
+    #[arg(long, global = true, env = "TICTAC_REDIS_CA", value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// Our certificate (PEM), where the server wants one; with --redis-key.
+    #[arg(long, global = true, env = "TICTAC_REDIS_CERT", value_name = "FILE")]
+    pub redis_cert: Option<PathBuf>,
+    /// The key (PEM) of our certificate.
+    #[arg(long, global = true, env = "TICTAC_REDIS_KEY", value_name = "FILE")]
+    pub redis_key: Option<PathBuf>,
     /// What every key and channel begins with. [default: odds]
     #[arg(long, global = true, env = "TICTAC_PREFIX")]
     pub prefix: Option<String>,
@@ -203,11 +215,6 @@ impl Common {
     pub fn resolve(self) -> Result<Config, BadSetting> {
         let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let url = self.redis.or(file.redis).unwrap_or_else(|| "redis://127.0.0.1:6379".into());
-        let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
-        if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
-            let why = "no address of a Redis server; write redis://host:6379, rediss://host:6379 or redis+unix:///path";
-            return Err(bad("redis", crate::replay::shown(&url), why));
-        }
         let prefix = self.prefix.or(file.prefix).unwrap_or_else(|| "odds".into());
         if prefix.is_empty() || prefix.len() > 64 || prefix.contains(['{', '}', ' ']) {
             return Err(bad(
@@ -259,7 +266,12 @@ impl Common {
         for name in &streams {
             check_source(name).map_err(|error| BadSetting { name: "stream", ..error })?;
         }
-        let mut redis = RedisSettings::new(url);
+        let (cert, key) = (self.redis_cert.or(file.redis_cert), self.redis_key.or(file.redis_key));
+        let one = cert.clone().or(key.clone()).unwrap_or_default();
+        let tls = TlsFiles::new(self.redis_ca.or(file.redis_ca), cert, key);
+        let tls = tls.map_err(|why| bad("redis-cert", one.display(), why))?;
+        let mut redis = RedisSettings { tls, ..RedisSettings::new(url) };
+        redis.check().map_err(|why| bad("redis", crate::replay::shown(&redis.url), why))?;
         redis.prefix = prefix;
         redis.lease = Duration::from_millis(u64::from(lease));
         redis.entries = u64::from(entries);
@@ -336,7 +348,9 @@ mod tests {
     #[test]
     fn a_bad_setting_names_itself_the_value_and_the_remedy() {
         for (args, value, remedy) in [
-            (["--redis", "localhost"], "localhost", "redis://host:6379"),
+            (["--redis", "localhost"], "localhost", "redis://host:port"),
+            (["--redis", "redis+sentinel://host"], "redis+sentinel://host", "/MASTER"),
+            (["--redis-key", "k.pem"], "k.pem", "go together"),
             (["--shards", "0"], "0", "from 1 to 1024"),
             (["--prefix", "a{b}"], "a{b}", "without braces"),
             (["--lease-ms", "10"], "10", "from 1500"),

@@ -21,6 +21,7 @@ pub mod config;
 pub mod embedded;
 pub mod engine;
 pub mod envelope;
+pub(crate) mod link;
 pub mod log;
 pub mod mcm;
 pub mod metrics;

@@ -2,6 +2,10 @@
 //!
 //! The subscriber only drains: its client holds what is not read without a bound. Where the engine does not keep up
 //! messages are dropped, counted, and their source is told to be lossy, which stays told until the engine heard it.
+//!
+//! A subscription can be deaf though its connection lives: a half-open connection, a server of a Cluster that the others
+//! can't reach. So ingest publishes a probe twice a second, in a Cluster through a different server each time, and a
+//! subscription that does not bring it is made anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,18 +13,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tictac_proto::limits::MAX_ID;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::engine::{Control, MAX_SOURCES};
-use crate::log::{LogError, RedisSettings, connection::Link};
+use crate::link::{Link, RedisSettings};
+use crate::log::LogError;
 use crate::metrics::Metrics;
 use crate::service::{Input, writing::wait};
 
 /// How soon the engine is told again of a loss that there was no room to tell.
 const TELL_AGAIN: Duration = Duration::from_millis(50);
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// How long a probe that is published may stay unheard.
+const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
+/// Probes that may be under way to servers that hang.
+const PROBES: usize = 4;
 
 /// Reads what sources publish, until the token is cancelled. Reconnects for ever.
 ///
@@ -32,11 +46,12 @@ pub async fn listen(
     metrics: Metrics,
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
-    let link = Link::new(&settings.url, settings.deadline)?;
+    let link = Link::new(&settings, settings.deadline)?;
     let mut drain = Drain {
         prefix: format!("{}:in:", settings.prefix),
         free: format!("{}:free", settings.prefix),
         operator: format!("{}:operator", settings.prefix),
+        probe: format!("{}:probe:{:016x}", settings.prefix, SmallRng::from_os_rng().random::<u64>()),
         input,
         metrics,
         lossy: BTreeSet::new(),
@@ -66,6 +81,8 @@ struct Drain {
     free: String,
     /// Where operators' acts are told.
     operator: String,
+    /// Where we tell ourselves that the subscription lives.
+    probe: String,
     input: mpsc::Sender<Input>,
     metrics: Metrics,
     /// Sources of which messages were dropped and which the engine has not heard of yet.
@@ -82,7 +99,7 @@ impl Drain {
         if let Err(error) = subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await {
             return error.to_string();
         }
-        if let Err(error) = subscriber.subscribe(&[&self.free, &self.operator]).await {
+        if let Err(error) = subscriber.subscribe(&[&self.free, &self.operator, &self.probe]).await {
             return error.to_string();
         }
         if *tries > 0 && self.input.send(Input::Broken).await.is_err() {
@@ -91,9 +108,37 @@ impl Drain {
         *tries = 0;
         tracing::info!(channels = format!("{}*", self.prefix), "listening to sources");
         let mut messages = subscriber.into_on_message();
+        let mut probes = Probes::default();
+        let master = link.known_master();
+        let mut ticks = interval(PROBE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let channel = self.probe.clone();
+        let mut publishing = FuturesUnordered::new();
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
+                _ = ticks.tick() => {
+                    if probes.is_deaf() {
+                        return format!("what is published is not heard within {PROBE_WITHIN:?}");
+                    }
+                    if link.known_master() != master {
+                        return "another server is the master now".into();
+                    }
+                    if publishing.len() < PROBES {
+                        let number = probes.next();
+                        let channel = &channel;
+                        publishing.push(async move {
+                            (number, link.publish(channel, number.to_string().as_bytes()).await.is_ok())
+                        });
+                    }
+                    continue;
+                }
+                Some((number, done)) = publishing.next() => {
+                    if done {
+                        probes.published(number);
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep(TELL_AGAIN), if !self.lossy.is_empty() => {
                     self.tell_lossy();
                     continue;
@@ -106,6 +151,10 @@ impl Drain {
                 if let Some(shard) = message.get_payload::<String>().ok().and_then(|s| s.parse().ok()) {
                     let _ = self.input.try_send(Input::Free { shard });
                 }
+                continue;
+            }
+            if channel == self.probe {
+                probes.heard(message.get_payload::<String>().ok().and_then(|number| number.parse().ok()));
                 continue;
             }
             if channel == self.operator {
@@ -148,6 +197,41 @@ impl Drain {
     }
 }
 
+/// Which probes were published, and heard.
+#[derive(Debug, Default)]
+struct Probes {
+    last: u64,
+    published: u64,
+    heard: u64,
+    /// When one was published that is not heard yet.
+    unheard: Option<Instant>,
+}
+
+impl Probes {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn published(&mut self, number: u64) {
+        self.published = self.published.max(number);
+        if self.heard < number {
+            self.unheard.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn heard(&mut self, number: Option<u64>) {
+        self.heard = self.heard.max(number.unwrap_or(0));
+        if self.heard >= self.published {
+            self.unheard = None;
+        }
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.unheard.is_some_and(|since| since.elapsed() > PROBE_WITHIN)
+    }
+}
+
 /// A pattern that matches a text itself.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -169,12 +253,11 @@ pub async fn tell(
     settings: RedisSettings,
     mut control: mpsc::Receiver<(Arc<str>, Control)>,
 ) -> Result<(), LogError> {
-    let link = Link::new(&settings.url, settings.deadline)?;
+    let link = Link::new(&settings, settings.deadline)?;
     let mut failing = false;
     while let Some((source, message)) = control.recv().await {
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(format!("{}:ctl:{source}", settings.prefix)).arg(message.to_json());
-        let sent = link.query::<i64>(&publish).await;
+        let channel = format!("{}:ctl:{source}", settings.prefix);
+        let sent = link.publish(&channel, message.to_json().as_bytes()).await;
         if let Err(error) = &sent
             && !failing
         {
@@ -188,6 +271,27 @@ pub async fn tell(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_published_and_not_heard_is_deafness() {
+        let mut probes = Probes::default();
+        // Heard before its publisher hears of it; and what could not be published says nothing.
+        let first = probes.next();
+        probes.heard(Some(first));
+        probes.published(first);
+        tokio::time::advance(PROBE_WITHIN * 2).await;
+        assert!(!probes.is_deaf());
+        let second = probes.next();
+        probes.published(second);
+        tokio::time::advance(PROBE_WITHIN / 2).await;
+        let third = probes.next();
+        probes.published(third);
+        assert!(!probes.is_deaf());
+        tokio::time::advance(PROBE_WITHIN).await;
+        assert!(probes.is_deaf(), "the later probe does not make the earlier one heard");
+        probes.heard(Some(third));
+        assert!(!probes.is_deaf());
+    }
 
     #[test]
     fn a_prefix_is_no_pattern() {

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::log::{LogError, RedisSettings, connection::Link};
+use crate::link::{Link, RedisSettings};
+use crate::log::LogError;
 use crate::pacing::{Pacer, Speed};
 use crate::recording::{Recording, RecordingError};
 use crate::service::writing::wait;
@@ -102,14 +103,14 @@ struct Taken {
 pub async fn replay(settings: ReplaySettings, cancel: CancellationToken) -> Result<Summary, ReplayError> {
     let (heard, taken) = mpsc::channel(64);
     let listener = tokio::spawn(listen(
-        Link::new(&settings.redis.url, settings.redis.deadline)?,
+        Link::new(&settings.redis, settings.redis.deadline)?,
         format!("{}:ctl:{}", settings.redis.prefix, settings.source),
         heard,
     ));
     // Numbers of a later replay are higher than those of an earlier one, so that what ingest says of that is no answer.
     let base = u64::try_from(now_ms()).unwrap_or(0) * 1_000;
     let mut player = Player {
-        link: Link::new(&settings.redis.url, settings.redis.deadline)?,
+        link: Link::new(&settings.redis, settings.redis.deadline)?,
         channel: format!("{}:in:{}", settings.redis.prefix, settings.source),
         base,
         sent: base,
@@ -222,7 +223,7 @@ impl Player {
             publish
         };
         let mut tries = 0;
-        while let Err(error) = self.link.query::<redis::Value>(&publish).await {
+        while let Err(error) = self.link.query::<redis::Value>(&self.channel, &publish).await {
             if tries == 0 {
                 tracing::warn!(%error, "can't publish");
             }
@@ -288,9 +289,10 @@ impl Player {
     }
 }
 
-/// An address without its password.
+/// An address without its passwords.
 #[must_use]
 pub fn shown(url: &str) -> String {
+    let url = url.split_once('?').map_or(url, |(address, _)| address);
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}…{}", &url[..scheme + 3], &url[at..]),
         _ => url.to_owned(),

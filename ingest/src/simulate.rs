@@ -9,7 +9,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::log::{LogError, RedisSettings, connection::Link};
+use crate::link::{Link, RedisSettings};
+use crate::log::LogError;
 use crate::native::NativeWriter;
 use crate::service::writing::wait;
 use crate::simulator::{Config, Simulator};
@@ -29,11 +30,11 @@ pub async fn simulate(
     config: Config,
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
-    let link = Link::new(&redis.url, redis.deadline)?;
+    let link = Link::new(&redis, redis.deadline)?;
     let channel = format!("{}:in:{}", redis.prefix, config.source);
     let (ask, mut asked) = watch::channel(());
     let control = format!("{}:ctl:{}", redis.prefix, config.source);
-    let listener = tokio::spawn(listen(Link::new(&redis.url, redis.deadline)?, control, ask));
+    let listener = tokio::spawn(listen(Link::new(&redis, redis.deadline)?, control, ask));
     let source = config.source.clone();
     let (mut simulator, mut writer) = (Simulator::new(seed, config), NativeWriter::default());
     // Higher than those of an earlier run, so that ingest sees a new beginning.
@@ -59,9 +60,7 @@ pub async fn simulate(
         seq += 1;
         let mut message = String::new();
         writer.write_envelope(&source, seq, now_ms(), &updates, &mut message);
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(&channel).arg(message);
-        let sent = link.query::<i64>(&publish).await;
+        let sent = link.publish(&channel, message.as_bytes()).await;
         if let Err(error) = &sent
             && !failing
         {

@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::log::{LogError, RedisSettings, connection::Link};
+use crate::link::{Link, RedisSettings};
+use crate::log::LogError;
 use crate::service::{Input, Starts, writing::wait};
 use crate::stream_id::StreamId;
 
@@ -48,7 +49,7 @@ pub async fn listen(
     let mut readers = JoinSet::new();
     for (source, at) in starts {
         let reader = Reader {
-            link: Link::new(&settings.url, settings.deadline)?,
+            link: Link::new(&settings, settings.deadline)?,
             key: format!("{}:in:{source}", settings.prefix),
             source,
             at,
@@ -101,7 +102,7 @@ impl Reader {
         let mut read = redis::cmd("XREAD");
         read.arg("COUNT").arg(AT_ONCE).arg("BLOCK").arg(BLOCK.as_millis() as u64);
         read.arg("STREAMS").arg(&self.key).arg(self.at.to_string());
-        let reply = match self.link.query::<Option<StreamReadReply>>(&read).await {
+        let reply = match self.link.query::<Option<StreamReadReply>>(&self.key, &read).await {
             Ok(reply) => reply,
             Err(error) => return Ok(Err(error)),
         };
@@ -152,7 +153,7 @@ impl Reader {
         }
         let mut there = redis::cmd("XRANGE");
         there.arg(&self.key).arg(self.at.to_string()).arg(self.at.to_string());
-        if !self.link.query::<StreamRangeReply>(&there).await?.ids.is_empty() {
+        if !self.link.query::<StreamRangeReply>(&self.key, &there).await?.ids.is_empty() {
             return Ok(Lost::Nothing);
         }
         if !idle {
@@ -161,7 +162,7 @@ impl Reader {
         // Nothing new, and what we read last is gone: trimmed to nothing, which costs nothing, or another stream.
         let mut last = redis::cmd("XREVRANGE");
         last.arg(&self.key).arg("+").arg("-").arg("COUNT").arg(1);
-        let newest = self.link.query::<StreamRangeReply>(&last).await?.ids.pop();
+        let newest = self.link.query::<StreamRangeReply>(&self.key, &last).await?.ids.pop();
         let older = newest.and_then(|entry| entry.id.parse::<StreamId>().ok()).is_some_and(|id| id < self.at);
         Ok(if older { Lost::Everything } else { Lost::Nothing })
     }

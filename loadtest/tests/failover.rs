@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::chain::gateway;
 use support::process::Process;
-use support::shards::Shards;
+use support::shards::{Shards, until_heard_by};
 use support::source::Source;
 use support::watched::{Watched, clients, documents_agree, play};
 use support::{SHARDS, SOON};
@@ -20,19 +20,19 @@ const TAKEOVER: Duration = Duration::from_secs(2);
 const LIVE: Duration = Duration::from_secs(5);
 
 /// The first owns every shard, the second waits.
-async fn pair(server: &RedisServer, shards: &mut Shards) -> (Process, Process) {
+async fn pair(server: &RedisServer, shards: &Shards) -> (Process, Process) {
     let owner = Process::ingest(server);
     shards.until_newer(&[0; SHARDS as usize + 1]).await;
     let standby = Process::ingest(server);
-    shards.until_heard_by(2).await;
+    until_heard_by(std::slice::from_ref(server), 2).await;
     (owner, standby)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_standby_takes_over_from_an_owner_that_was_killed() {
     let server = RedisServer::start().unwrap();
-    let mut shards = Shards::new(&server).await;
-    let (mut owner, _standby) = pair(&server, &mut shards).await;
+    let shards = Shards::new(&server.url());
+    let (mut owner, _standby) = pair(&server, &shards).await;
     let (gateway, address) = gateway(&server, &["--snapshots-per-market", "100000"]);
     let mut source = Source::new(&server, 5).await;
     let mut clients = clients(&address).await;
@@ -57,8 +57,8 @@ async fn a_standby_takes_over_from_an_owner_that_was_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_that_was_stopped_and_comes_back_changes_nothing() {
     let server = RedisServer::start().unwrap();
-    let mut shards = Shards::new(&server).await;
-    let (owner, _standby) = pair(&server, &mut shards).await;
+    let shards = Shards::new(&server.url());
+    let (owner, _standby) = pair(&server, &shards).await;
     let (gateway, address) = gateway(&server, &["--snapshots-per-market", "100000"]);
     let mut source = Source::new(&server, 6).await;
     let mut clients = clients(&address).await;

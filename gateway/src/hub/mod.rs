@@ -218,10 +218,12 @@ impl Hub {
         self.drain(shard, now);
     }
 
-    /// Every live subscription broke.
-    pub fn lost(&mut self) {
-        for watched in self.followers.values_mut() {
-            watched.follower.handle_lost();
+    /// The live subscriptions of these shards broke.
+    pub fn lost(&mut self, shards: &[u16]) {
+        for shard in shards {
+            if let Some(watched) = self.followers.get_mut(shard) {
+                watched.follower.handle_lost();
+            }
         }
     }
 

@@ -166,7 +166,8 @@ impl Gateway {
     /// Every subscription breaks and is made anew.
     pub fn lose_subscriptions(&mut self, back_at: i64) {
         self.active = [false; LOGS];
-        self.hub.lost();
+        let shards: Vec<u16> = (0..LOGS).map(number).collect();
+        self.hub.lost(&shards);
         self.live.clear();
         self.resubscribe = Some(back_at);
     }

@@ -1,4 +1,4 @@
-#!lua name=tictac_3
+#!lua name=tictac_4
 -- The write side of a shard's log. Whoever changes what a function does raises the version in the library's and the
 -- functions' names, so that programs of both versions can run side by side.
 --
@@ -137,9 +137,8 @@ local function append(keys, args)
     redis.call('XTRIM', keys[4], 'MINID', '~', keep)
   end
   redis.call('XTRIM', keys[4], 'MAXLEN', '~', most)
-  -- A Redis Cluster will need SPUBLISH here; everything else is slot-safe already.
   for i = 1, entries do
-    redis.call('PUBLISH', channel, args[10 + i])
+    redis.call('SPUBLISH', channel, args[10 + i])
   end
   return { '1', epoch, last, owner }
 end
@@ -151,7 +150,7 @@ local function alive(keys, args)
   end
   redis.call('PEXPIRE', keys[1], args[6])
   note(keys, args, 7)
-  redis.call('PUBLISH', args[4], args[5])
+  redis.call('SPUBLISH', args[4], args[5])
   return { '1', args[1], args[3], args[2] }
 end
 
@@ -176,9 +175,9 @@ local function operate(keys, args)
   return 1
 end
 
-redis.register_function('tictac_operate_3', operate)
-redis.register_function('tictac_acquire_3', acquire)
-redis.register_function('tictac_renew_3', renew)
-redis.register_function('tictac_release_3', release)
-redis.register_function('tictac_append_3', append)
-redis.register_function('tictac_alive_3', alive)
+redis.register_function('tictac_operate_4', operate)
+redis.register_function('tictac_acquire_4', acquire)
+redis.register_function('tictac_renew_4', renew)
+redis.register_function('tictac_release_4', release)
+redis.register_function('tictac_append_4', append)
+redis.register_function('tictac_alive_4', alive)

@@ -20,7 +20,6 @@ use tictac_proto::position::Position;
 
 use crate::stream_id::StreamId;
 
-pub(crate) mod connection;
 mod keys;
 mod live;
 mod memory;
@@ -28,16 +27,18 @@ mod outbox;
 mod reader;
 mod recovery;
 mod redis;
+mod redis_channels;
 mod redis_live;
 mod redis_reader;
 mod writer;
 
-pub use connection::RedisSettings;
 pub use live::LiveHandle;
 pub use memory::{MemoryLog, MemorySettings};
 pub use reader::LogReader;
 pub use redis::RedisLog;
 pub use writer::LogWriter;
+
+pub use crate::link::{RedisSettings, TlsFiles};
 
 /// What is written to a shard at once.
 #[derive(Debug, Clone, Default)]
@@ -199,9 +200,11 @@ pub enum LiveEvent {
         /// The message.
         bytes: Bytes,
     },
-    /// The connection broke, and every shard's subscription with it, or could not be made. It is being made anew,
-    /// without end; told once for each outage.
+    /// The connection that brought these shards broke, or could not be made. It is being made anew, without end; told once for
+    /// each outage.
     Lost {
+        /// The shards.
+        shards: Vec<u16>,
         /// Why.
         reason: String,
     },

@@ -32,21 +32,27 @@ struct Shared {
 /// At most one loss and one confirmation for each shard.
 #[derive(Debug, Default)]
 struct Owed {
-    lost: Option<String>,
+    lost: BTreeSet<u16>,
+    /// Why the last of them was.
+    reason: String,
     confirmed: BTreeSet<u16>,
 }
 
 impl Owed {
     fn next(&mut self) -> Option<LiveEvent> {
-        if let Some(reason) = self.lost.take() {
-            return Some(LiveEvent::Lost { reason });
+        if !self.lost.is_empty() {
+            let shards = std::mem::take(&mut self.lost).into_iter().collect();
+            return Some(LiveEvent::Lost { shards, reason: std::mem::take(&mut self.reason) });
         }
         self.confirmed.pop_first().map(|shard| LiveEvent::Subscribed { shard })
     }
 
     fn put_back(&mut self, event: LiveEvent) {
         match event {
-            LiveEvent::Lost { reason } => self.lost = Some(reason),
+            LiveEvent::Lost { shards, reason } => {
+                self.lost.extend(shards);
+                self.reason = reason;
+            }
             LiveEvent::Subscribed { shard } => {
                 self.confirmed.insert(shard);
             }
@@ -55,7 +61,7 @@ impl Owed {
     }
 
     fn is_empty(&self) -> bool {
-        self.lost.is_none() && self.confirmed.is_empty()
+        self.lost.is_empty() && self.confirmed.is_empty()
     }
 }
 
@@ -93,17 +99,22 @@ impl Outbox {
         self.shared.flush(&mut owed);
     }
 
-    /// Tells that every subscription is lost: confirmations that are still owed are void.
-    pub(crate) fn lost(&self, reason: String) {
+    /// Tells that subscriptions are lost: confirmations of them that are still owed are void.
+    pub(crate) fn lost(&self, shards: impl IntoIterator<Item = u16>, reason: String) {
         let mut owed = self.shared.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        owed.confirmed.clear();
-        owed.lost = Some(reason);
+        for shard in shards {
+            owed.confirmed.remove(&shard);
+            owed.lost.insert(shard);
+        }
+        owed.reason = reason;
         self.shared.flush(&mut owed);
     }
 
-    /// Withdraws a confirmation that is still owed.
+    /// Withdraws what is still owed of a shard.
     pub(crate) fn forget(&self, shard: u16) {
-        self.shared.owed.lock().unwrap_or_else(PoisonError::into_inner).confirmed.remove(&shard);
+        let mut owed = self.shared.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.confirmed.remove(&shard);
+        owed.lost.remove(&shard);
     }
 
     /// Messages dropped so far.
@@ -164,13 +175,16 @@ mod tests {
         outbox.message(1, Bytes::from_static(b"a"));
         outbox.message(1, Bytes::from_static(b"b"));
         outbox.confirmed(1);
-        outbox.lost("cut".into());
+        outbox.confirmed(3);
+        outbox.lost([1, 2], "cut".into());
         outbox.confirmed(2);
         outbox.message(2, Bytes::from_static(b"c"));
         assert_eq!(outbox.dropped(), 2);
         assert!(matches!(receiver.recv().await, Some(LiveEvent::Message { shard: 1, .. })));
-        assert!(matches!(receiver.recv().await, Some(LiveEvent::Lost { .. })));
+        let Some(LiveEvent::Lost { shards, reason }) = receiver.recv().await else { panic!() };
+        assert_eq!((shards, reason.as_str()), (vec![1, 2], "cut"));
         assert!(matches!(receiver.recv().await, Some(LiveEvent::Subscribed { shard: 2 })));
+        assert!(matches!(receiver.recv().await, Some(LiveEvent::Subscribed { shard: 3 })));
         outbox.message(2, Bytes::from_static(b"d"));
         assert!(matches!(receiver.recv().await, Some(LiveEvent::Message { shard: 2, .. })));
         assert_eq!(outbox.dropped(), 2);

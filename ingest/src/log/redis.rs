@@ -10,9 +10,9 @@ use tictac_proto::log::Alive;
 use tictac_proto::position::Position;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::connection::{Link, RedisSettings};
 use super::keys::Keys;
 use super::{Acquired, Batch, LogError, Owner, Resume};
+use crate::link::{Link, RedisSettings};
 use crate::operator::{Act, Ledger, MAX_SCOPES};
 use crate::stream_id::StreamId;
 
@@ -49,7 +49,7 @@ impl RedisLog {
     pub fn new(settings: RedisSettings) -> Result<Self, LogError> {
         // A command that hangs must leave time for the next one before the lease ends.
         let deadline = settings.deadline.min(settings.lease * 2 / 3);
-        let link = Link::new(&settings.url, deadline)?;
+        let link = Link::new(&settings, deadline)?;
         let keys = Keys::new(settings.prefix.clone());
         Ok(Self { shared: Arc::new(Shared { link, keys, settings }) })
     }
@@ -61,7 +61,7 @@ impl RedisLog {
         seen_epoch: u64,
         now_ms: u64,
     ) -> Result<Acquired, LogError> {
-        let mut command = self.function("tictac_acquire_3", shard, &[]);
+        let mut command = self.function("tictac_acquire_4", shard, &[]);
         command.arg(&owner.id).arg(now_ms).arg(owner.slot).arg(self.lease()).arg(seen_epoch);
         let at = self.call(shard, &command).await?;
 
@@ -103,7 +103,7 @@ impl RedisLog {
         let key = self.shared.keys.resume(shard);
         let mut command = redis::cmd("HGETALL");
         command.arg(&key);
-        let stored: Vec<(String, String)> = self.shared.link.query(&command).await?;
+        let stored: Vec<(String, String)> = self.shared.link.query(&key, &command).await?;
         let read = |(source, id): (String, String)| match id.parse() {
             Ok(id) => Ok((Arc::from(source), id)),
             Err(why) => Err(LogError::Unexpected(format!("{why}; delete {key}"))),
@@ -112,13 +112,13 @@ impl RedisLog {
     }
 
     async fn renew(&self, shard: u16, owner: &Owner, epoch: u64) -> Result<(), LogError> {
-        let mut command = self.function("tictac_renew_3", shard, &[]);
+        let mut command = self.function("tictac_renew_4", shard, &[]);
         command.arg(epoch).arg(&owner.id).arg(self.lease());
         self.call(shard, &command).await.map(drop)
     }
 
     pub(super) async fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
-        let mut command = self.function("tictac_release_3", shard, &[]);
+        let mut command = self.function("tictac_release_4", shard, &[]);
         command.arg(&owner.id).arg(self.shared.keys.free()).arg(shard);
         self.call(shard, &command).await.map(drop)
     }
@@ -128,7 +128,7 @@ impl RedisLog {
         let keys = &self.shared.keys;
         let markets = batch.snapshots.iter().map(|(market, _)| market).chain(&batch.gone);
         let more: Vec<String> = markets.map(|market| keys.snapshot(shard, market)).collect();
-        let mut command = self.function("tictac_append_3", shard, &more);
+        let mut command = self.function("tictac_append_4", shard, &more);
         command.arg(batch.epoch).arg(&owner.id).arg(batch.first).arg(keys.live(shard));
         let forget = batch.forget();
         if forget.is_zero() {
@@ -158,7 +158,7 @@ impl RedisLog {
         alive: &Alive,
         resume: &[Resume],
     ) -> Result<(), LogError> {
-        let mut command = self.function("tictac_alive_3", shard, &[]);
+        let mut command = self.function("tictac_alive_4", shard, &[]);
         command.arg(alive.at.epoch).arg(&owner.id).arg(alive.at.seq).arg(self.shared.keys.live(shard));
         command.arg(alive.encode()).arg(self.lease());
         note(&mut command, resume);
@@ -170,7 +170,7 @@ impl RedisLog {
         let key = self.shared.keys.ledger();
         let mut command = redis::cmd("HVALS");
         command.arg(&key);
-        let stored: Vec<Vec<u8>> = self.shared.link.query(&command).await?;
+        let stored: Vec<Vec<u8>> = self.shared.link.query(&key, &command).await?;
         let mut ledger = Ledger::default();
         for act in stored {
             // One that can't be read was written by hand: the others count all the same.
@@ -188,11 +188,11 @@ impl RedisLog {
     pub(super) async fn act(&self, act: &Act, is_new: bool) -> Result<bool, LogError> {
         let keys = &self.shared.keys;
         let mut command = redis::cmd("FCALL");
-        command.arg("tictac_operate_3").arg(2).arg(keys.ledger()).arg(keys.audit());
+        command.arg("tictac_operate_4").arg(2).arg(keys.ledger()).arg(keys.audit());
         let json = serde_json::to_string(act).map_err(|error| LogError::Unexpected(error.to_string()))?;
         command.arg(&act.scope).arg(json).arg(keys.operator());
         command.arg(u8::from(act.is_of_ledger())).arg(u8::from(is_new)).arg(MAX_SCOPES).arg(AUDIT);
-        self.shared.link.call::<i64>(&command).await.map(|done| done == 1)
+        self.shared.link.call::<i64>(&keys.ledger(), &command).await.map(|done| done == 1)
     }
 
     fn lease(&self) -> u64 {
@@ -211,7 +211,8 @@ impl RedisLog {
 
     /// Where the shard stands after a call that was done.
     async fn call(&self, shard: u16, command: &Cmd) -> Result<Position, LogError> {
-        let answer = Answer::read(&self.shared.link.call::<Vec<Vec<u8>>>(command).await?)?;
+        let key = self.shared.keys.owner(shard);
+        let answer = Answer::read(&self.shared.link.call::<Vec<Vec<u8>>>(&key, command).await?)?;
         if answer.done {
             return Ok(answer.stored);
         }

@@ -1,50 +1,48 @@
-//! The log in Redis: following live channels. One connection for all shards of a follower, and one task that owns it:
-//! it connects, subscribes to what is wanted, drains, and begins anew after every break, without end.
-//!
-//! The client library's stream is unbounded inside, so the task does nothing that could wait: it moves messages into
-//! the bounded outbox, which drops and counts.
-//!
-//! A half-open connection: the task pings over the subscribed connection every second, and a request without an answer
-//! within the deadline (2 s) ends the connection; a silent cut is known after 3 s at most. What pings can't see (a
-//! server that answers and no longer publishes, a writer that is gone) shows as silence of `alive`, which the follower
-//! watches for each shard.
+//! The log in Redis: following live channels. Each shard's channel lives on the server that has the shard's keys; this
+//! task knows which that is, and gives it to the task that owns the connection to it (`redis_channels`). A shard that
+//! moves to another server is followed there.
 
-use std::collections::{BTreeMap, HashMap};
-use std::pin::Pin;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use redis::Value;
-use redis::aio::{PubSub, PubSubSink};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::LiveEvent;
 use super::outbox::Outbox;
 use super::redis::{RedisLog, Shared};
+use super::redis_channels::Channels;
 
-const PING_EVERY: Duration = Duration::from_secs(1);
-const SHORTEST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
-/// Channels subscribed with one request.
-const CHANNELS: usize = 256;
+/// How often it is looked whether shards live elsewhere by now.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 impl RedisLog {
     pub(super) fn live(&self, capacity: usize) -> (RedisFollower, mpsc::Receiver<LiveEvent>) {
         let (outbox, receiver) = Outbox::new(capacity);
         let wanted = Arc::new(Wanted::default());
         let end = CancellationToken::new();
-        let task = FollowerTask { log: self.shared.clone(), wanted: wanted.clone(), outbox: outbox.clone() };
+        let task = FollowerTask {
+            log: self.shared.clone(),
+            wanted: wanted.clone(),
+            outbox: outbox.clone(),
+            moved: Arc::default(),
+            servers: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            told: false,
+        };
         let ended = end.clone();
+        let closed = outbox.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = ended.cancelled() => {}
-                () = task.outbox.closed() => {}
+                () = closed.closed() => {}
                 () = task.run() => {}
             }
         });
@@ -63,16 +61,33 @@ pub(super) struct RedisFollower {
 /// The shards to be followed. A state and not a queue of requests, so that it can't grow, and so that a new connection
 /// finds in it all there is to do.
 #[derive(Debug, Default)]
-struct Wanted {
-    shards: Mutex<Requests>,
-    changed: Notify,
+pub(super) struct Wanted {
+    pub(super) shards: Mutex<Requests>,
+    pub(super) changed: Notify,
 }
 
-/// Each `follow` has a number, so that each is answered.
+/// Each request has a number, so that each is answered.
 #[derive(Debug, Default)]
-struct Requests {
+pub(super) struct Requests {
     last: u64,
-    shards: BTreeMap<u16, u64>,
+    pub(super) shards: BTreeMap<u16, u64>,
+}
+
+impl Wanted {
+    /// The shards, each with the number of its request.
+    fn shards(&self) -> BTreeMap<u16, u64> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner).shards.clone()
+    }
+
+    /// Other shards from now on.
+    fn replace(&self, shards: BTreeMap<u16, u64>) {
+        let mut requests = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.shards != shards {
+            requests.shards = shards;
+            drop(requests);
+            self.changed.notify_one();
+        }
+    }
 }
 
 impl RedisFollower {
@@ -97,172 +112,106 @@ impl RedisFollower {
     }
 }
 
+/// What follows the channels of one server.
+struct Server {
+    wanted: Arc<Wanted>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Where a shard is followed, and how often it moved: a request at a new place is a new one.
+struct Placed {
+    server: String,
+    moves: u64,
+}
+
 struct FollowerTask {
     log: Arc<Shared>,
     wanted: Arc<Wanted>,
     outbox: Outbox,
-}
-
-/// A request to the server that is under way, and what it was.
-type Request = Pin<Box<dyn Future<Output = Result<Done, String>> + Send>>;
-
-enum Done {
-    Subscribed(Vec<u16>),
-    Unsubscribed(Vec<u16>),
-    Pong,
-}
-
-/// What one connection is subscribed to.
-#[derive(Default)]
-struct Subscriptions {
-    /// By shard: the number of the last `follow` that was answered.
-    answered: BTreeMap<u16, u64>,
-    shards: HashMap<String, u16>,
+    /// Told by whoever finds that shards may live elsewhere.
+    moved: Arc<Notify>,
+    servers: BTreeMap<String, Server>,
+    placed: BTreeMap<u16, Placed>,
+    /// Whether it is told that there is no place for a shard.
+    told: bool,
 }
 
 impl FollowerTask {
-    async fn run(&self) {
+    async fn run(mut self) {
         let mut random = SmallRng::from_os_rng();
         let mut longest = SHORTEST_WAIT;
-        let mut told = false;
+        let mut checks = interval(CHECK_EVERY);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut worked = false;
-            let reason = match self.log.link.subscriber().await {
-                Ok(connection) => self.serve(connection, &mut worked).await,
-                Err(reason) => reason,
-            };
-            if worked {
+            let placed = self.place().await;
+            if placed {
                 longest = SHORTEST_WAIT;
-                told = false;
+                tokio::select! {
+                    () = self.wanted.changed.notified() => continue,
+                    () = self.moved.notified() => {}
+                    _ = checks.tick() => {}
+                }
+            } else {
+                longest = (longest * 2).min(LONGEST_WAIT);
+                sleep(random.random_range(SHORTEST_WAIT..=longest)).await;
             }
-            // Once for each outage, not once for each attempt.
-            if !told {
-                self.outbox.lost(reason);
-                told = true;
-            }
-            longest = (longest * 2).min(LONGEST_WAIT);
-            sleep(random.random_range(SHORTEST_WAIT..=longest)).await;
+            let begun = Instant::now();
+            self.log.link.check().await;
+            // Many that find it at once ask once.
+            sleep(SHORTEST_WAIT.saturating_sub(begun.elapsed())).await;
         }
     }
 
-    /// Serves one connection until it breaks; says why it did.
-    async fn serve(&self, connection: PubSub, worked: &mut bool) -> String {
-        let (sink, mut messages) = connection.split();
-        let mut subscriptions = Subscriptions::default();
-        let mut pings = interval(PING_EVERY);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut due = false;
-        let mut request: Option<Request> = None;
-        loop {
-            if request.is_none() {
-                request = self.next_request(&sink, &mut subscriptions, due);
-            }
-            tokio::select! {
-                message = messages.next() => {
-                    let Some(message) = message else { return "the server closed the connection".into() };
-                    if let Some(shard) = subscriptions.shards.get(message.get_channel_name()) {
-                        self.outbox.message(*shard, Bytes::copy_from_slice(message.get_payload_bytes()));
+    /// Gives every shard to the server that has it; whether each has one.
+    async fn place(&mut self) -> bool {
+        let wanted = self.wanted.shards();
+        self.placed.retain(|shard, _| wanted.contains_key(shard));
+        let mut failed = None;
+        for shard in wanted.keys() {
+            match self.log.link.node_of(&self.log.keys.live(*shard)).await {
+                Ok((name, node)) => {
+                    if !self.servers.contains_key(&name) {
+                        let wanted = Arc::new(Wanted::default());
+                        let channels = Channels {
+                            node,
+                            log: self.log.clone(),
+                            wanted: wanted.clone(),
+                            outbox: self.outbox.clone(),
+                            moved: self.moved.clone(),
+                        };
+                        let _task = AbortOnDropHandle::new(tokio::spawn(channels.run()));
+                        self.servers.insert(name.clone(), Server { wanted, _task });
+                    }
+                    let placed = self
+                        .placed
+                        .entry(*shard)
+                        .or_insert_with(|| Placed { server: name.clone(), moves: 0 });
+                    if placed.server != name {
+                        (placed.server, placed.moves) = (name, placed.moves + 1);
                     }
                 }
-                done = async { request.as_mut().expect("only polled where there is one").await },
-                    if request.is_some() =>
-                {
-                    request = None;
-                    *worked = true;
-                    match done {
-                        Err(reason) => return reason,
-                        Ok(Done::Subscribed(shards)) => self.confirm(&mut subscriptions, &shards),
-                        Ok(Done::Unsubscribed(shards)) => {
-                            let keys = &self.log.keys;
-                            for shard in shards {
-                                subscriptions.answered.remove(&shard);
-                                subscriptions.shards.remove(&keys.live(shard));
-                            }
-                        }
-                        Ok(Done::Pong) => due = false,
-                    }
-                }
-                () = self.wanted.changed.notified() => {}
-                _ = pings.tick() => due = true,
-            }
-        }
-    }
-
-    /// Answers every `follow` of shards that the server has confirmed.
-    fn confirm(&self, subscriptions: &mut Subscriptions, shards: &[u16]) {
-        let requests = self.wanted.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        for shard in shards {
-            let number = requests.shards.get(shard).copied();
-            subscriptions.answered.insert(*shard, number.unwrap_or(0));
-            if number.is_some() {
-                self.outbox.confirmed(*shard);
-            }
-        }
-    }
-
-    /// What to ask of the server next: the difference between what is wanted and what is, else a ping where one is due.
-    fn next_request(
-        &self,
-        sink: &PubSubSink,
-        subscriptions: &mut Subscriptions,
-        ping: bool,
-    ) -> Option<Request> {
-        let (mut join, mut again) = (Vec::new(), Vec::new());
-        let mut leave: Vec<u16> = Vec::new();
-        {
-            let requests = self.wanted.shards.lock().unwrap_or_else(PoisonError::into_inner);
-            for (shard, number) in &requests.shards {
-                match subscriptions.answered.get(shard) {
-                    None => join.push(*shard),
-                    Some(answered) if answered != number => again.push(*shard),
-                    Some(_) => {}
+                Err(error) => {
+                    // The others would fail as well, each after a deadline; they stay where they are.
+                    failed = Some(error.to_string());
+                    break;
                 }
             }
-            leave.extend(subscriptions.answered.keys().filter(|shard| !requests.shards.contains_key(shard)));
         }
-        if !again.is_empty() {
-            // Subscribed all along, and asked for again: true at once.
-            self.confirm(subscriptions, &again);
+        for (name, server) in &self.servers {
+            let here = wanted.iter().filter_map(|(shard, number)| {
+                let placed = self.placed.get(shard).filter(|placed| placed.server == *name)?;
+                Some((*shard, (*number << 16) | (placed.moves & 0xffff)))
+            });
+            server.wanted.replace(here.collect());
         }
-        let keys = &self.log.keys;
-        let mut sink = sink.clone();
-        let deadline = self.log.link.deadline();
-        if !join.is_empty() {
-            join.truncate(CHANNELS);
-            let channels: Vec<String> = join.iter().map(|shard| keys.live(*shard)).collect();
-            // Before the confirmation, for what may come with it.
-            subscriptions.shards.extend(channels.iter().cloned().zip(join.iter().copied()));
-            return Some(Box::pin(async move {
-                ask(deadline, "subscribing", sink.subscribe(channels)).await?;
-                Ok(Done::Subscribed(join))
-            }));
+        let placed = &self.placed;
+        self.servers.retain(|name, _| placed.values().any(|placed| placed.server == *name));
+        let all = failed.is_none();
+        // Once for each outage, not once for each attempt.
+        if let Some(reason) = failed.filter(|_| !self.told) {
+            self.outbox.lost(wanted.into_keys().filter(|shard| !placed.contains_key(shard)), reason);
         }
-        if !leave.is_empty() {
-            leave.truncate(CHANNELS);
-            let channels: Vec<String> = leave.iter().map(|shard| keys.live(*shard)).collect();
-            return Some(Box::pin(async move {
-                ask(deadline, "unsubscribing", sink.unsubscribe(channels)).await?;
-                Ok(Done::Unsubscribed(leave))
-            }));
-        }
-        if ping {
-            return Some(Box::pin(async move {
-                ask(deadline, "a ping", sink.ping::<Value>()).await?;
-                Ok(Done::Pong)
-            }));
-        }
-        None
-    }
-}
-
-async fn ask<T>(
-    deadline: Duration,
-    what: &str,
-    answer: impl Future<Output = redis::RedisResult<T>>,
-) -> Result<(), String> {
-    match timeout(deadline, answer).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(format!("{what} failed: {error}")),
-        Err(_) => Err(format!("no answer to {what} within {deadline:?}")),
+        self.told = !all;
+        all
     }
 }

@@ -67,7 +67,7 @@ impl RedisLog {
         let keys = &self.shared.keys;
         let mut command = redis::cmd("MGET");
         command.arg(keys.epoch(shard)).arg(keys.number(shard));
-        let stored: Vec<Option<Vec<u8>>> = self.shared.link.query(&command).await?;
+        let stored: Vec<Option<Vec<u8>>> = self.shared.link.query(&keys.epoch(shard), &command).await?;
         let [epoch, number] = &stored[..] else {
             return Err(LogError::Unexpected(format!("{} values for 2 keys", stored.len())));
         };
@@ -79,10 +79,11 @@ impl RedisLog {
     async fn read_log(&self, shard: u16, from: Position, head: Position) -> Result<Vec<RawEntry>, LogError> {
         let mut log: Vec<RawEntry> = Vec::new();
         let mut start = from.to_string();
+        let key = self.shared.keys.log(shard);
         loop {
             let mut command = redis::cmd("XRANGE");
-            command.arg(self.shared.keys.log(shard)).arg(&start).arg("+").arg("COUNT").arg(ENTRIES);
-            let page: StreamRangeReply = self.shared.link.query(&command).await?;
+            command.arg(&key).arg(&start).arg("+").arg("COUNT").arg(ENTRIES);
+            let page: StreamRangeReply = self.shared.link.query(&key, &command).await?;
             let is_last = page.ids.len() < ENTRIES;
             for id in page.ids {
                 log.push(entry(id)?);
@@ -96,10 +97,11 @@ impl RedisLog {
 
     /// The markets that have a snapshot, of those that can be.
     async fn markets(&self, shard: u16) -> Result<Vec<MarketId>, LogError> {
+        let key = self.shared.keys.markets(shard);
         let mut command = redis::cmd("SMEMBERS");
-        command.arg(self.shared.keys.markets(shard));
+        command.arg(&key);
         let mut markets: Vec<MarketId> =
-            self.shared.link.query::<Vec<Vec<u8>>>(&command).await?.iter().map(|id| text(id)).collect();
+            self.shared.link.query::<Vec<Vec<u8>>>(&key, &command).await?.iter().map(|id| text(id)).collect();
         markets.sort_unstable();
         Ok(markets)
     }
@@ -115,7 +117,8 @@ impl RedisLog {
             for market in page {
                 command.arg(self.shared.keys.snapshot(shard, market));
             }
-            let found: Vec<Option<Vec<u8>>> = self.shared.link.query(&command).await?;
+            let found: Vec<Option<Vec<u8>>> =
+                self.shared.link.query(&self.shared.keys.markets(shard), &command).await?;
             if found.len() != page.len() {
                 return Err(LogError::Unexpected(format!("{} values for {} keys", found.len(), page.len())));
             }

@@ -10,7 +10,7 @@ use tictac_ingest::log::{
     Acquired, Batch, LiveEvent, LogError, LogReader, LogWriter, MemoryLog, MemorySettings, Owner, RedisLog,
     RedisSettings,
 };
-use tictac_ingest::testing::RedisServer;
+use tictac_ingest::testing::{RedisCluster, RedisServer};
 use tictac_proto::checksum::checksum;
 use tictac_proto::log::{Alive, Entry, Stored, What};
 use tictac_proto::model::{
@@ -34,6 +34,10 @@ macro_rules! contract {
             async fn redis() {
                 super::$test(super::Place::redis()).await;
             }
+            #[tokio::test]
+            async fn cluster() {
+                super::$test(super::Place::cluster()).await;
+            }
         })*
     };
 }
@@ -53,6 +57,7 @@ pub struct Place {
 enum Kind {
     Memory(MemoryLog),
     Redis(RedisServer),
+    Cluster(RedisCluster),
 }
 
 fn memory(lease: Duration) -> Kind {
@@ -66,6 +71,10 @@ impl Place {
 
     pub fn redis() -> Self {
         Self { kind: Kind::Redis(RedisServer::start().unwrap()), lease: LEASE }
+    }
+
+    pub fn cluster() -> Self {
+        Self { kind: Kind::Cluster(RedisCluster::start(0).unwrap()), lease: LEASE }
     }
 
     /// The same kind of place, still empty, with other leases.
@@ -83,7 +92,7 @@ impl Place {
     pub fn server(&mut self) -> &mut RedisServer {
         match &mut self.kind {
             Kind::Redis(server) => server,
-            Kind::Memory(_) => panic!("no server behind the in-process log"),
+            Kind::Memory(_) | Kind::Cluster(_) => panic!("not one server"),
         }
     }
 
@@ -91,6 +100,7 @@ impl Place {
         match &self.kind {
             Kind::Memory(log) => log.clone().into(),
             Kind::Redis(server) => self.redis_log(server.url()).into(),
+            Kind::Cluster(cluster) => self.redis_log(cluster.url()).into(),
         }
     }
 
@@ -98,6 +108,7 @@ impl Place {
         match &self.kind {
             Kind::Memory(log) => log.clone().into(),
             Kind::Redis(server) => self.redis_log(server.url()).into(),
+            Kind::Cluster(cluster) => self.redis_log(cluster.url()).into(),
         }
     }
 
@@ -106,6 +117,11 @@ impl Place {
             Kind::Memory(log) => log.forget(),
             Kind::Redis(server) => {
                 server.command(&[b"FLUSHALL"]).unwrap();
+            }
+            Kind::Cluster(cluster) => {
+                for server in &cluster.servers {
+                    server.command(&[b"FLUSHALL"]).unwrap();
+                }
             }
         }
     }
@@ -118,7 +134,12 @@ impl Place {
             reader.snapshots(shard).await.unwrap(),
             reader.tail(shard, Position::ZERO).await.unwrap()
         );
-        if let Kind::Redis(server) = &self.kind {
+        let servers = match &self.kind {
+            Kind::Memory(_) => &[],
+            Kind::Redis(server) => std::slice::from_ref(server),
+            Kind::Cluster(cluster) => &cluster.servers[..],
+        };
+        for server in servers {
             let keys: Vec<Vec<u8>> =
                 redis::from_redis_value(server.command(&[b"KEYS", b"*"]).unwrap()).unwrap();
             let mut values: Vec<String> = keys

@@ -59,7 +59,7 @@ async fn each_user_does_its_work_and_nothing_else() {
         &["SET", "odds:{0}:own", "x"][..],
         &["XADD", "odds:{0}:log", "*", "e", "x"],
         &["PUBLISH", "odds:{0}:live", "x"],
-        &["FCALL", "tictac_release_3", "0"],
+        &["FCALL", "tictac_release_4", "0"],
         &["SUBSCRIBE", "odds:in:demo"],
         &["CONFIG", "GET", "*"],
         &["GET", "other"],

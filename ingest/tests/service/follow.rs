@@ -43,8 +43,10 @@ impl Gateway {
                     let live = Live::decode(&bytes).expect("an entry or an alive");
                     self.followers.get_mut(&shard).unwrap().handle_live(live, now);
                 }
-                Ok(Some(LiveEvent::Lost { .. })) => {
-                    self.followers.values_mut().for_each(Follower::handle_lost)
+                Ok(Some(LiveEvent::Lost { shards, .. })) => {
+                    for shard in shards {
+                        self.followers.get_mut(&shard).unwrap().handle_lost();
+                    }
                 }
                 Ok(None) => panic!("the live channel ended"),
                 Err(_) => {}
@@ -53,17 +55,17 @@ impl Gateway {
                 follower.handle_time(now);
                 while let Some(event) = follower.poll(now) {
                     match event {
-                        Event::NeedTail(after) => {
-                            if let Ok(tail) = self.reader.tail(*shard, after).await {
-                                follower.handle_tail(tail.head, tail.entries, tail.complete, now);
-                            }
-                        }
-                        Event::NeedSnapshots => {
-                            if let Ok(s) = self.reader.snapshots(*shard).await {
+                        Event::NeedTail(after) => match self.reader.tail(*shard, after).await {
+                            Ok(t) => follower.handle_tail(t.head, t.entries, t.complete, now),
+                            Err(_) => follower.handle_unread(now),
+                        },
+                        Event::NeedSnapshots => match self.reader.snapshots(*shard).await {
+                            Ok(s) => {
                                 assert_eq!(s.unreadable, []);
                                 follower.handle_snapshots(s.head, s.markets, s.entries, now);
                             }
-                        }
+                            Err(_) => follower.handle_unread(now),
+                        },
                         _ => {}
                     }
                 }

@@ -115,8 +115,7 @@ async fn what_an_operator_suspends_stays_so_through_takeovers_and_a_redis_that_f
     // A wish for an image: only that market waits.
     let image = Act { action: Action::Image, at: at + 1, ..resume(at) };
     assert_eq!(log.act(&image, true).await, Ok(true));
-    gateway.until("it waits for its image", only_held).await;
-    assert_eq!(gateway.feed("demo"), FeedState::Live);
+    gateway.until("only it waits for its image", |g| only_held(g) && g.feed("demo") == FeedState::Live).await;
     source.say(&images).await;
     gateway.until("imaged", |g| g.books()[&held].status() == MarketStatus::Open).await;
     standby.stop().await;

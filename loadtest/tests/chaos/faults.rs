@@ -7,6 +7,7 @@ use serde_json::json;
 use super::stage::Stage;
 use super::viewer::{OPEN_FOR, Shows};
 use crate::support::proxy::{Mode, Proxy};
+use crate::support::store::StoreKind;
 
 /// What a takeover may take.
 const TAKEOVER: Duration = Duration::from_secs(2);
@@ -37,6 +38,9 @@ pub(crate) enum Fault {
     RedisForgets(Duration),
     RedisHangs,
     RedisFull,
+    /// A replica takes its place; it comes back as a replica.
+    MasterKilled(StoreKind),
+    MasterHangs(StoreKind),
     Network(Way, Mode),
 }
 
@@ -45,6 +49,8 @@ pub(crate) enum Fault {
 enum Sign {
     /// Nobody can trade anything.
     Untradable,
+    /// Nobody can trade some of what is open.
+    Partly,
     /// Somebody else owns every shard.
     NewOwner,
     /// It need not be noticed.
@@ -78,6 +84,8 @@ impl Fault {
             }
             Self::RedisHangs => "Redis stopped and revived (SIGSTOP, SIGCONT)".into(),
             Self::RedisFull => "Redis at maxmemory".into(),
+            Self::MasterKilled(kind) => format!("{kind:?}: a master killed (SIGKILL), back as a replica"),
+            Self::MasterHangs(kind) => format!("{kind:?}: a master stopped and revived (SIGSTOP, SIGCONT)"),
             Self::Network(way, mode) => {
                 let way = match way {
                     Way::OwnerToRedis => "owning ingest ↔ Redis",
@@ -100,6 +108,7 @@ impl Fault {
             Self::IngestKilled | Self::IngestStopped | Self::IngestHandsOver => Sign::NewOwner,
             Self::Network(_, Mode::Delay(_) | Mode::Pass) => Sign::Nothing,
             Self::Network(Way::OwnerToRedis, _) => Sign::NewOwner,
+            Self::MasterKilled(_) | Self::MasterHangs(_) => Sign::Partly,
             _ => Sign::Untradable,
         }
     }
@@ -110,6 +119,13 @@ impl Fault {
             Self::IngestKilled | Self::IngestHandsOver | Self::GatewayKilled => None,
             Self::RedisGone(time) | Self::RedisForgets(time) => Some(time),
             _ => Some(STOPPED),
+        }
+    }
+
+    fn store(self) -> StoreKind {
+        match self {
+            Self::MasterKilled(kind) | Self::MasterHangs(kind) => kind,
+            _ => StoreKind::One,
         }
     }
 
@@ -125,13 +141,15 @@ impl Fault {
             Self::GatewayKilled => stage.gateway.kill(),
             Self::GatewayStopped => stage.gateway.signal("STOP"),
             Self::RedisGone(_) => {
-                stage.server.command(&[b"SAVE"]).unwrap();
-                stage.server.kill();
+                stage.store.one().command(&[b"SAVE"]).unwrap();
+                stage.store.one().kill();
             }
-            Self::RedisForgets(_) => stage.server.kill(),
-            Self::RedisHangs => stage.server.hang(true),
+            Self::RedisForgets(_) => stage.store.one().kill(),
+            Self::RedisHangs => stage.store.one().hang(true),
+            Self::MasterKilled(_) => stage.store.master_of(0).kill(),
+            Self::MasterHangs(_) => stage.store.master_of(0).hang(true),
             Self::RedisFull => {
-                drop(stage.server.command(&[b"CONFIG", b"SET", b"maxmemory", b"1mb"]).unwrap())
+                drop(stage.store.one().command(&[b"CONFIG", b"SET", b"maxmemory", b"1mb"]).unwrap())
             }
             Self::Network(way, mode) => proxy(stage, way).set(mode),
         }
@@ -147,28 +165,34 @@ impl Fault {
             Self::IngestStopped => stage.ingests[0].signal("CONT"),
             Self::GatewayKilled => stage.restart_gateway(),
             Self::GatewayStopped => stage.gateway.signal("CONT"),
-            Self::RedisGone(_) | Self::RedisForgets(_) => stage.server.restart().unwrap(),
-            Self::RedisHangs => stage.server.hang(false),
-            Self::RedisFull => drop(stage.server.command(&[b"CONFIG", b"SET", b"maxmemory", b"0"]).unwrap()),
+            Self::RedisGone(_) | Self::RedisForgets(_) => stage.store.one().restart().unwrap(),
+            Self::RedisHangs => stage.store.one().hang(false),
+            Self::MasterKilled(_) | Self::MasterHangs(_) => {
+                tokio::task::block_in_place(|| stage.store.revive());
+            }
+            Self::RedisFull => {
+                drop(stage.store.one().command(&[b"CONFIG", b"SET", b"maxmemory", b"0"]).unwrap())
+            }
             Self::Network(way, _) => proxy(stage, way).set(Mode::Pass),
         }
     }
 
     /// Makes it, waits until it is seen, ends it, waits until all is well again.
     pub(crate) async fn run(self, seed: u64) -> Report {
-        let mut stage = Stage::new(seed).await;
+        let mut stage = Stage::new(self.store(), seed).await;
         let epochs = stage.shards.epochs().await;
         let begun = Instant::now();
         self.begin(&mut stage).await;
         let detected = match self.sign() {
             Sign::Untradable => stage.until(LONG, |shows| shows.open == 0).await,
+            Sign::Partly => stage.until(LONG, |shows| shows.open < shows.should).await,
             Sign::NewOwner => Some(stage.shards.until_newer(&epochs).await),
             Sign::Nothing => None,
         };
         let mut late = u64::from(self.sign() != Sign::Nothing && detected.is_none());
         let well = |shows: &Shows| shows.should > 0 && shows.open == shows.should;
         let mut converged = None;
-        if self.sign() == Sign::NewOwner {
+        if matches!(self.sign(), Sign::NewOwner | Sign::Partly) {
             // A takeover makes it well though the fault lasts.
             converged = stage.until(LONG, well).await.map(|_| begun.elapsed());
         }
@@ -209,8 +233,8 @@ impl Fault {
 
 fn proxy(stage: &Stage, way: Way) -> &Proxy {
     match way {
-        Way::OwnerToRedis => &stage.to_redis[0],
-        Way::GatewayToRedis => &stage.gateway_to_redis,
+        Way::OwnerToRedis => &stage.ways.as_ref().expect("one server").ingests[0],
+        Way::GatewayToRedis => &stage.ways.as_ref().expect("one server").gateway,
         Way::ClientsToGateway => &stage.to_gateway,
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use faults::{Fault, Way};
 use support::proxy::Mode;
+use support::store::StoreKind;
 
 async fn make(fault: Fault, seed: u64) {
     let runs = std::env::var("TICTAC_CHAOS_RUNS").map_or(1, |runs| runs.parse().unwrap());
@@ -46,7 +47,7 @@ macro_rules! faults {
 /// it knows all that it knew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_loses_nothing() {
-    let mut stage = stage::Stage::new(30).await;
+    let mut stage = stage::Stage::new(StoreKind::One, 30).await;
     for ingest in [0, 1, 0] {
         stage.replace_ingest(ingest).await;
     }
@@ -84,6 +85,10 @@ faults! {
     clients_are_cut_off: Fault::Network(Way::ClientsToGateway, Mode::Cut), 15;
     clients_are_swallowed: Fault::Network(Way::ClientsToGateway, Mode::Swallow), 16;
     clients_are_slow: Fault::Network(Way::ClientsToGateway, SLOW), 17;
+    sentinel_s_master_is_killed: Fault::MasterKilled(StoreKind::Sentinel), 22;
+    sentinel_s_master_hangs: Fault::MasterHangs(StoreKind::Sentinel), 23;
+    a_cluster_s_master_is_killed: Fault::MasterKilled(StoreKind::Cluster), 24;
+    a_cluster_s_master_hangs: Fault::MasterHangs(StoreKind::Cluster), 25;
     #[ignore = "long: make chaos"]
     redis_is_gone_for_25_seconds: Fault::RedisGone(Duration::from_secs(25)), 18;
     #[ignore = "long: make chaos"]

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tictac_ingest::testing::RedisServer;
 use tictac_loadtest::request::get;
 use tictac_proto::model::{MarketId, MarketStatus};
 use tictac_proto::wire::Codec;
@@ -17,8 +16,9 @@ use tokio::task::JoinHandle;
 use super::viewer::{Found, Kind, Now, Shows, Viewer};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
-use crate::support::shards::Shards;
+use crate::support::shards::{Shards, until_heard_by};
 use crate::support::source::Source;
+use crate::support::store::{Store, StoreKind};
 
 /// How often the source says something, and how much of its time passes meanwhile.
 const EVERY: Duration = Duration::from_millis(50);
@@ -26,19 +26,25 @@ const EVERY: Duration = Duration::from_millis(50);
 const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
-    pub(crate) server: RedisServer,
+    pub(crate) store: Store,
     /// The owner, then the one that stands by.
     pub(crate) ingests: [Process; 2],
     pub(crate) gateway: Process,
     pub(crate) gateway_port: u16,
-    pub(crate) to_redis: [Proxy; 2],
-    pub(crate) gateway_to_redis: Proxy,
+    /// Between each process and its Redis, where that is one server.
+    pub(crate) ways: Option<Ways>,
     pub(crate) to_gateway: Proxy,
     pub(crate) shards: Shards,
     viewers: Vec<Viewer>,
     steps: watch::Sender<u32>,
     now: watch::Receiver<Now>,
     source: JoinHandle<()>,
+}
+
+/// Proxies to the one server there is.
+pub(crate) struct Ways {
+    pub(crate) ingests: [Proxy; 2],
+    pub(crate) gateway: Proxy,
 }
 
 impl Drop for Stage {
@@ -51,9 +57,12 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn ingest(proxy: &Proxy) -> Process {
-    let redis = format!("redis://{}", proxy.address);
-    Process::start_at("tictac-ingest", &redis, &["run", "--stale-after-ms", "2000"])
+fn through(proxy: &Proxy) -> String {
+    format!("redis://{}", proxy.address)
+}
+
+fn ingest(redis: &str) -> Process {
+    Process::start_at("tictac-ingest", redis, &["run", "--stale-after-ms", "2000"])
 }
 
 async fn act(mut source: Source, mut steps: watch::Receiver<u32>, tell: watch::Sender<Now>) {
@@ -85,19 +94,27 @@ async fn act(mut source: Source, mut steps: watch::Receiver<u32>, tell: watch::S
 }
 
 impl Stage {
-    pub(crate) async fn new(seed: u64) -> Self {
-        let server = RedisServer::start().unwrap();
-        let redis: SocketAddr = server.url().trim_start_matches("redis://").parse().unwrap();
-        let mut shards = Shards::new(&server).await;
-        let to_redis = [Proxy::new(redis).await, Proxy::new(redis).await];
-        let owner = ingest(&to_redis[0]);
+    pub(crate) async fn new(kind: StoreKind, seed: u64) -> Self {
+        let store = Store::start(kind);
+        let ways = match &store {
+            Store::One(server) => {
+                let redis: SocketAddr = server.url().trim_start_matches("redis://").parse().unwrap();
+                let ingests = [Proxy::new(redis).await, Proxy::new(redis).await];
+                Some(Ways { ingests, gateway: Proxy::new(redis).await })
+            }
+            _ => None,
+        };
+        let redis = |proxy: fn(&Ways) -> &Proxy| {
+            ways.as_ref().map_or_else(|| store.url(), |ways| through(proxy(ways)))
+        };
+        let shards = Shards::new(&store.url());
+        let owner = ingest(&redis(|ways| &ways.ingests[0]));
         shards.until_newer(&shards_at_zero()).await;
-        let ingests = [owner, ingest(&to_redis[1])];
-        shards.until_heard_by(2).await;
-        let gateway_to_redis = Proxy::new(redis).await;
-        let (gateway, gateway_port) = listening_gateway(&gateway_to_redis).await;
+        let ingests = [owner, ingest(&redis(|ways| &ways.ingests[1]))];
+        until_heard_by(store.servers(), 2).await;
+        let (gateway, gateway_port) = listening_gateway(&redis(|ways| &ways.gateway)).await;
         let to_gateway = Proxy::new(([127, 0, 0, 1], gateway_port).into()).await;
-        let source = Source::new(&server, seed).await;
+        let source = Source::through(store.doors(), seed).await;
         let (steps, paced) = watch::channel(1);
         let (tell, now) = watch::channel(Now::default());
         let source = tokio::spawn(act(source, paced, tell));
@@ -105,12 +122,11 @@ impl Stage {
         let kinds = [Kind::WebSocket(Codec::Json), Kind::WebSocket(Codec::Msgpack), Kind::Stream];
         let viewers = kinds.map(|kind| Viewer::new(kind, address.clone(), now.clone())).into();
         let mut stage = Self {
-            server,
+            store,
             ingests,
             gateway,
             gateway_port,
-            to_redis,
-            gateway_to_redis,
+            ways,
             to_gateway,
             shards,
             viewers,
@@ -128,7 +144,7 @@ impl Stage {
         let code = tokio::task::block_in_place(|| self.ingests[which].wait());
         assert_eq!(code, Some(0), "an ingest that was told to stop");
         let admin = format!("127.0.0.1:{}", free_port());
-        let redis = format!("redis://{}", self.to_redis[which].address);
+        let redis = self.ways.as_ref().map_or_else(|| self.store.url(), |ways| through(&ways.ingests[which]));
         let arguments = ["run", "--stale-after-ms", "2000", "--admin", &admin];
         self.ingests[which] = Process::start_at("tictac-ingest", &redis, &arguments);
         let ready = async {
@@ -140,7 +156,8 @@ impl Stage {
     }
 
     pub(crate) fn restart_gateway(&mut self) {
-        self.gateway = start_gateway(&self.gateway_to_redis, self.gateway_port);
+        let redis = self.ways.as_ref().map_or_else(|| self.store.url(), |ways| through(&ways.gateway));
+        self.gateway = start_gateway(&redis, self.gateway_port);
     }
 
     /// Until every viewer shows it; how long that took, `None` where it does not come.
@@ -198,7 +215,7 @@ fn shards_at_zero() -> Vec<u64> {
 }
 
 /// A gateway that listens. Between finding a port free and its taking it, somebody else may: then it ends at once.
-async fn listening_gateway(redis: &Proxy) -> (Process, u16) {
+async fn listening_gateway(redis: &str) -> (Process, u16) {
     for _ in 0..5 {
         let port = free_port();
         let mut gateway = start_gateway(redis, port);
@@ -214,7 +231,7 @@ async fn listening_gateway(redis: &Proxy) -> (Process, u16) {
     panic!("no port for a gateway: five were taken meanwhile");
 }
 
-fn start_gateway(redis: &Proxy, port: u16) -> Process {
+fn start_gateway(redis: &str, port: u16) -> Process {
     let listen = format!("127.0.0.1:{port}");
     let arguments = [
         "--listen",
@@ -228,5 +245,5 @@ fn start_gateway(redis: &Proxy, port: u16) -> Process {
         "--snapshots-per-market",
         "100000",
     ];
-    Process::start_at("tictac-gateway", &format!("redis://{}", redis.address), &arguments)
+    Process::start_at("tictac-gateway", redis, &arguments)
 }

@@ -7,6 +7,7 @@ pub mod process;
 pub mod proxy;
 pub mod shards;
 pub mod source;
+pub mod store;
 pub mod watched;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use tictac_proto::model::MarketId;
 use tokio_util::sync::CancellationToken;
 
 use super::now_ms;
+use super::store::Doors;
 
 /// The markets as they are.
 pub type Truth = BTreeMap<MarketId, TruthMarket>;
@@ -33,7 +34,9 @@ const SHORT: Duration = Duration::from_millis(500);
 type Controls = Pin<Box<dyn Stream<Item = redis::Msg> + Send>>;
 
 pub struct Source {
-    client: redis::Client,
+    doors: Doors,
+    /// Which of them is tried next.
+    turn: usize,
     publish: MultiplexedConnection,
     control: Controls,
     simulator: Simulator,
@@ -48,7 +51,8 @@ pub struct Source {
     pub imaged: u64,
 }
 
-async fn connect(client: &redis::Client) -> redis::RedisResult<(MultiplexedConnection, Controls)> {
+async fn connect(doors: &Doors, turn: usize) -> redis::RedisResult<(MultiplexedConnection, Controls)> {
+    let client = doors.now(turn).await?;
     let publish = client.get_multiplexed_async_connection().await?;
     let mut control = client.get_async_pubsub().await?;
     control.subscribe("odds:ctl:demo").await?;
@@ -59,9 +63,21 @@ impl Source {
     /// A source whose markets are all imaged to an ingest that listens.
     pub async fn new(server: &RedisServer, seed: u64) -> Self {
         let client = redis::Client::open(server.url()).unwrap();
-        let (publish, control) = connect(&client).await.unwrap();
-        let mut source = Self {
-            client,
+        let mut source = Self::through(Doors::Servers(vec![client]), seed).await;
+        let deadline = tokio::time::Instant::now() + WITHIN;
+        while source.say(&[]).await == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "no ingest listens");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        source
+    }
+
+    /// The same, where there is more than one way in, once an ingest listens: in a Cluster nobody says how many do.
+    pub async fn through(doors: Doors, seed: u64) -> Self {
+        let (publish, control) = connect(&doors, 0).await.unwrap();
+        Self {
+            doors,
+            turn: 0,
             publish,
             control,
             simulator: Simulator::new(seed, Config::default()),
@@ -72,13 +88,7 @@ impl Source {
             wanted: false,
             asked: BTreeSet::new(),
             imaged: 0,
-        };
-        let deadline = tokio::time::Instant::now() + WITHIN;
-        while source.say(&[]).await == 0 {
-            assert!(tokio::time::Instant::now() < deadline, "no ingest listens");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        source
     }
 
     /// The markets as they are now.
@@ -103,7 +113,8 @@ impl Source {
     async fn connect(&mut self) {
         let deadline = tokio::time::Instant::now() + WITHIN;
         loop {
-            match connect(&self.client).await {
+            self.turn += 1;
+            match connect(&self.doors, self.turn).await {
                 Ok((publish, control)) => {
                     (self.publish, self.control) = (publish, control);
                     return;
@@ -180,7 +191,8 @@ impl Source {
         }
         let said = tokio::time::timeout(SHORT, self.try_say(&updates)).await;
         if !matches!(said, Ok(Ok(()))) {
-            let again = tokio::time::timeout(SHORT, connect(&self.client)).await;
+            self.turn += 1;
+            let again = tokio::time::timeout(SHORT, connect(&self.doors, self.turn)).await;
             if let Ok(Ok((publish, control))) = again {
                 (self.publish, self.control) = (publish, control);
             }

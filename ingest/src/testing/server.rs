@@ -1,5 +1,4 @@
-//! For tests, here and in crates that build on this one: a real Redis server of their own, and a live channel that
-//! loses, repeats and swaps messages.
+//! A real Redis server.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,60 +6,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-
-use crate::log::{LiveEvent, LiveHandle, LogReader};
-
-/// A reader whose live channel is worse than Redis's: of a hundred messages so many are lost, repeated, and swapped with
-/// the next, each by itself. Subscriptions and breaks are told as they are.
-#[derive(Debug, Clone)]
-pub struct Lossy {
-    /// What reads.
-    pub reader: LogReader,
-    /// Per cent of each fault.
-    pub percent: f64,
-    /// For the same faults again.
-    pub seed: u64,
-}
-
-impl Lossy {
-    pub(crate) fn live(&self, capacity: usize) -> (LiveHandle, mpsc::Receiver<LiveEvent>) {
-        let (handle, mut events) = self.reader.live(capacity);
-        let (sender, receiver) = mpsc::channel(capacity);
-        let (mut dice, share) = (SmallRng::seed_from_u64(self.seed), self.percent / 100.0);
-        tokio::spawn(async move {
-            let mut held: Option<LiveEvent> = None;
-            while let Some(event) = events.recv().await {
-                let mut out = Vec::with_capacity(3);
-                if matches!(event, LiveEvent::Message { .. }) {
-                    if dice.random_bool(share) {
-                        continue;
-                    }
-                    if held.is_none() && dice.random_bool(share) {
-                        held = Some(event);
-                        continue;
-                    }
-                    if dice.random_bool(share) {
-                        out.push(event.clone());
-                    }
-                }
-                out.push(event);
-                out.extend(held.take());
-                for event in out {
-                    if sender.send(event).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        (handle, receiver)
-    }
-}
 
 const START_WITHIN: Duration = Duration::from_secs(10);
+/// What several servers may take to agree.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A Redis server on a free loopback port and a Unix socket, without persistence, in a directory of its own. Ends when
 /// dropped.
@@ -69,8 +19,9 @@ pub struct RedisServer {
     directory: TempDir,
     port: u16,
     process: Option<Child>,
-    /// More of the server's settings.
+    /// More of the server's settings; for a Sentinel all of them.
     more: Vec<String>,
+    is_sentinel: bool,
 }
 
 impl RedisServer {
@@ -87,17 +38,21 @@ impl RedisServer {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(more: &[&str]) -> Result<Self, String> {
+        Self::start_as(false, |_| Ok(more.iter().map(|m| (*m).to_owned()).collect()))
+    }
+
+    /// Starts a server, or a Sentinel, with settings made for each attempt.
+    pub(super) fn start_as(
+        is_sentinel: bool,
+        mut more: impl FnMut(u16) -> Result<Vec<String>, String>,
+    ) -> Result<Self, String> {
         // Between finding a port free and the server's taking it, somebody else may: then the server ends at once.
         let mut why = String::new();
         for _ in 0..5 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-                .and_then(|listener| listener.local_addr())
-                .map_err(|error| format!("no free loopback port: {error}"))?
-                .port();
+            let port = free_port()?;
             let directory =
                 tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
-            let more = more.iter().map(|m| (*m).to_owned()).collect();
-            let mut server = Self { directory, port, process: None, more };
+            let mut server = Self { directory, port, process: None, more: more(port)?, is_sentinel };
             match server.restart() {
                 Ok(()) => return Ok(server),
                 Err(error) => why = error,
@@ -112,14 +67,19 @@ impl RedisServer {
     /// As [`start`](Self::start).
     pub fn restart(&mut self) -> Result<(), String> {
         self.kill();
-        let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(self.port.to_string())
-            .arg("--unixsocket")
-            .arg(self.socket())
-            .arg("--dir")
-            .arg(self.directory.path())
-            .args(&self.more)
+        let mut command = Command::new("redis-server");
+        if self.is_sentinel {
+            // A Sentinel keeps what it finds out in its file: it begins with what it was given.
+            let file = self.directory.path().join("sentinel.conf");
+            let text = format!("bind 127.0.0.1\nport {}\n{}\n", self.port, self.more.join("\n"));
+            std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            command.arg(file).arg("--sentinel");
+        } else {
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]);
+            command.arg(self.port.to_string()).arg("--unixsocket").arg(self.socket());
+            command.arg("--dir").arg(self.directory.path()).args(&self.more);
+        }
+        let process = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -168,6 +128,18 @@ impl RedisServer {
         assert!(done.is_ok_and(|status| status.success()), "kill {signal} {} failed", process.id());
     }
 
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it was started and not killed.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {
@@ -205,6 +177,14 @@ impl RedisServer {
         };
         run().map_err(|error: redis::RedisError| error.to_string())
     }
+
+    /// What a command answers with a text; an error where it answers none.
+    pub(super) fn ask(&self, words: &[&str]) -> Result<String, String> {
+        let parts: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let answer =
+            self.command(&parts).map_err(|error| format!("{words:?} on port {}: {error}", self.port))?;
+        redis::from_redis_value(answer).map_err(|error| error.to_string())
+    }
 }
 
 impl Drop for RedisServer {
@@ -224,4 +204,26 @@ fn answers(port: u16) -> bool {
         Ok(answer == *b"+PONG" || answer == *b"-NOAU")
     };
     ping().unwrap_or(false)
+}
+
+/// A loopback port that is free now.
+pub(super) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let port = listener.and_then(|listener| listener.local_addr()).map(|address| address.port());
+    port.map_err(|error| format!("no free loopback port: {error}"))
+}
+
+/// Asks again and again until it is so.
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        let so = is_so();
+        if so == Ok(true) {
+            return Ok(());
+        }
+        if begun.elapsed() > SETTLED_WITHIN {
+            return Err(format!("{what}: not within {SETTLED_WITHIN:?} ({so:?})"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
