@@ -422,10 +422,11 @@ impl Client {
                 held.sent = Some(head.at);
                 held.stop_heard = held.stop_heard.max(head.stop);
                 held.asked = None;
-                held.counted = true;
+                // An `ok` comes ahead of all that the gateway counts: without one it is the rest of a wish that was left.
+                held.counted |= held.subscribed;
             }
             (Down::Delta(head, _), _) => {
-                held.counted = true;
+                held.counted |= held.subscribed;
                 held.sent = held.sent.max(Some(Position::new(head.epoch, head.seq)));
             }
             _ => {}
