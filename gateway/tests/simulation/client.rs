@@ -296,9 +296,12 @@ impl Client {
                     }
                 }
             }
-            Down::Gone { market, .. } => {
+            Down::Gone { market, at, .. } => {
                 for view in View::ALL {
                     let key = (market.clone(), view);
+                    // What is forgotten is not held as of a position below its end.
+                    let shard = self.held.get(&key).and_then(|h| h.market.shard());
+                    self.token.retain(|(of, seen)| Some(*of) != shard || *seen >= *at);
                     let named = self.wishes.iter().any(|w| {
                         w.view == view && matches!(&w.scope, Scope::Markets(m) if m.contains(market))
                     });
