@@ -183,6 +183,12 @@ impl Hub {
         self.followers.get(&shard).map(|w| w.follower.markets().count())
     }
 
+    /// Whether a shard's books are in step with its log as far as is known: no repair is awaited.
+    #[must_use]
+    pub fn is_following(&self, shard: u16) -> bool {
+        self.followers.get(&shard).is_some_and(|w| w.follower.is_following())
+    }
+
     fn want(&mut self, shard: u16) {
         let commands = &mut self.commands;
         let watched = self.followers.entry(shard).or_insert_with(|| {

@@ -296,9 +296,12 @@ impl Client {
                     }
                 }
             }
-            Down::Gone { market, .. } => {
+            Down::Gone { market, at, .. } => {
                 for view in View::ALL {
                     let key = (market.clone(), view);
+                    // What is forgotten is not held as of a position below its end.
+                    let shard = self.held.get(&key).and_then(|h| h.market.shard());
+                    self.token.retain(|(of, seen)| Some(*of) != shard || *seen >= *at);
                     let named = self.wishes.iter().any(|w| {
                         w.view == view && matches!(&w.scope, Scope::Markets(m) if m.contains(market))
                     });
@@ -422,10 +425,11 @@ impl Client {
                 held.sent = Some(head.at);
                 held.stop_heard = held.stop_heard.max(head.stop);
                 held.asked = None;
-                held.counted = true;
+                // An `ok` comes ahead of all that the gateway counts: without one it is the rest of a wish that was left.
+                held.counted |= held.subscribed;
             }
             (Down::Delta(head, _), _) => {
-                held.counted = true;
+                held.counted |= held.subscribed;
                 held.sent = held.sent.max(Some(Position::new(head.epoch, head.seq)));
             }
             _ => {}

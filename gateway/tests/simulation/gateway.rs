@@ -295,6 +295,7 @@ impl Gateway {
         let ready: Vec<_> = ready;
         for (_, read) in ready {
             if dice.chance(weather.repair_failed) {
+                crate::tell!("{} gateway {} can't read {read:?}", now.mono, self.life);
                 cover.fault(Fault::RepairFailed);
                 continue;
             }
@@ -308,6 +309,7 @@ impl Gateway {
                     cover.fault(Fault::RepairDelayed);
                     due += dice.range(50, 4_000);
                 }
+                crate::tell!("{} gateway {} answers {read:?} at {due}", now.mono, self.life);
                 match read {
                     FeedCommand::Tail(shard, after) => {
                         let log = log_of(shard);

@@ -214,8 +214,8 @@ impl Ingest {
                 self.open.insert(brief.market.clone(), brief.status == MarketStatus::Open);
             }
         }
-        let Some(first) = message.briefs.first() else { return Ok(()) };
-        let log = shard_of(&first.event, SHARDS) as usize;
+        // A source that has nothing left names no market, and that is what ends what the log still holds of it.
+        let log = message.briefs.first().map_or(0, |first| shard_of(&first.event, SHARDS) as usize);
         match &message.says {
             Says::Change { market, delta, rollback } => {
                 let sequencer = &mut self.shards[log].sequencer;

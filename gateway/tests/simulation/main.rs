@@ -4,7 +4,7 @@
 //! anywhere → clients (real `ClientMarket`s), with every fault that the feed must survive, and the invariants of
 //! ARCHITECTURE.md as oracles.
 //!
-//! * `TICTAC_SEEDS=50000 cargo test -p tictac-gateway --test simulation` runs more seeds,
+//! * `TICTAC_SEEDS=50000 cargo test -p tictac-gateway --test simulation` runs more seeds, `TICTAC_FIRST=50000` those after,
 //! * `TICTAC_SEED=42 …` runs one and tells of it.
 //!
 //! A seed that fails prints itself; once its bug is fixed it goes into `seeds.txt`, which is always run again.
@@ -135,7 +135,8 @@ fn ten_thousand_seeds() {
     }
     let count = number("TICTAC_SEEDS").unwrap_or(10_000);
     let mut seeds = kept_seeds();
-    seeds.extend(0..count);
+    let first = number("TICTAC_FIRST").unwrap_or(0);
+    seeds.extend(first..first + count);
     let begun = Instant::now();
     let found = campaign(&seeds, None);
     println!("{} seeds of {} updates in {:.1?}", seeds.len(), world::UPDATES, begun.elapsed());

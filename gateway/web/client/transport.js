@@ -67,8 +67,10 @@ export function openEventStream(env, url, query, sink) {
   }
   const take = (event) => {
     if (!open) return;
-    if (event.lastEventId) link.cursor = event.lastEventId;
     const message = decoded(json, event.data, sink);
+    // An id stays the last one until the next. What is forgotten is not held as of a position below its end.
+    if (message?.t === 'hb' && event.lastEventId) link.cursor = event.lastEventId;
+    else if (message?.t === 'gone') link.cursor = '';
     if (message) sink.message(message, event.data.length);
   };
   for (const name of DOWN) source.addEventListener(name, take);

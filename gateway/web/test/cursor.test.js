@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { cursorOf, positionsIn } from '../client/connection.js';
 import { Follower } from '../client/follower.js';
+import { openEventStream } from '../client/transport.js';
 
 test('an id holds a position for each shard; what does not parse is passed over', () => {
   const epoch = 1838675320933785;
@@ -30,4 +31,22 @@ test('a cursor names each market where it stands, as the gateway reads it', () =
   assert.ok(String(query).length <= 3000 + 'cursor='.length, 'an address has an end');
   assert.equal(cursorOf(many, 0), '1:');
   assert.equal(positionsIn(cursorOf([['a.b.c', [1, 1]]])).size, 0, 'it is no position of a shard');
+});
+
+test('a market that ends takes the position along that knew it, until the next heartbeat', () => {
+  const listeners = {};
+  class EventSource {
+    addEventListener(name, f) {
+      listeners[name] = f;
+    }
+  }
+  const link = openEventStream({ EventSource }, 'http://gateway', new URLSearchParams(), { message() {}, open() {}, closed() {} });
+  const say = (message, lastEventId) => listeners[message.t]({ data: JSON.stringify(message), lastEventId });
+  say({ t: 'hb', now: 1 }, '1:3.5.a');
+  assert.equal(link.cursor, '1:3.5.a');
+  say({ t: 'gone', m: 'm1', e: 5, s: 20 }, '1:3.5.a');
+  say({ t: 'feed', src: 'x', sh: 3, f: 'live' }, '1:3.5.a');
+  assert.equal(link.cursor, '', 'an event without an id repeats the last one');
+  say({ t: 'hb', now: 2 }, '1:3.5.k');
+  assert.equal(link.cursor, '1:3.5.k');
 });
