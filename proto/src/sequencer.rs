@@ -278,9 +278,14 @@ impl Sequencer {
     /// Forgets a market.
     pub fn gone(&mut self, market: &MarketId, times: Times) -> Option<Entry> {
         self.markets.remove(market)?;
+        Some(self.gone_unseen(market, times))
+    }
+
+    /// Says that a market which the log may still have is gone, though nothing is known of it here.
+    pub fn gone_unseen(&mut self, market: &MarketId, times: Times) -> Entry {
         self.n += 1;
         let at = Position::new(self.epoch, self.n);
-        Some(Entry { at, times, what: What::Gone { market: market.clone() } })
+        Entry { at, times, what: What::Gone { market: market.clone() } }
     }
 
     /// A market as it is to be stored.

@@ -252,6 +252,7 @@ impl Follower {
         if head.epoch < self.at.epoch && on(Guard::LowerEpochs) {
             // A log that forgot. Its owner will take over with a higher epoch; until then silence makes us stale.
             self.counters.old_epochs += 1;
+            self.handle_unread(now);
             return;
         }
         let connects = complete
@@ -276,6 +277,7 @@ impl Follower {
         }
         if head < self.at && (on(Guard::LowerEpochs) || head.epoch == self.at.epoch) {
             self.counters.old_epochs += 1;
+            self.handle_unread(now);
             return;
         }
         self.counters.snapshots += 1;
@@ -348,7 +350,7 @@ impl Follower {
         std::mem::take(&mut self.checksums)
     }
 
-    /// A repair that was asked for could not be read: it is asked for again soon.
+    /// A repair that was asked for could not be read, or what was read is older than we are: it is asked for again soon.
     pub fn handle_unread(&mut self, now: i64) {
         if let State::Repairing { since, .. } = &mut self.state {
             *since = (*since).min(now - REPAIR_DEADLINE + REPAIR_AGAIN);
