@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
+mod chance;
 pub mod clock;
 pub mod config;
 pub mod embedded;

@@ -85,7 +85,8 @@ async fn a_lease_keeps_others_out_until_it_ends(place: Place) {
     while begun.elapsed() < lease * 2 {
         first.alive().await.unwrap();
         let refused = writer.acquire(0, &owner("b", 2), 0, NOW).await.unwrap_err();
-        let LogError::Held { shard: 0, owner, remaining } = refused else { panic!("{refused}") };
+        let LogError::Held { shard: 0, owner, epoch, remaining } = refused else { panic!("{refused}") };
+        assert_eq!(epoch, first.at.epoch);
         assert!(owner == "a" && remaining <= lease && remaining > lease / 2, "{owner} {remaining:?}");
         refusals += 1;
         tokio::time::sleep(lease / 10).await;

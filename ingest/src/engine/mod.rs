@@ -218,6 +218,12 @@ impl Engine {
         self.shard_mut(shard).held = held;
     }
 
+    /// Somebody writes under this epoch: we shall never write under a lower one, whatever a log forgets.
+    pub fn handle_epoch(&mut self, shard: u16, epoch: u64) {
+        let shard = self.shard_mut(shard);
+        shard.seen = shard.seen.max(epoch);
+    }
+
     /// Whether somebody else owned a shard when it was last asked for.
     #[must_use]
     pub fn is_held(&self, shard: u16) -> bool {
@@ -239,7 +245,8 @@ impl Engine {
     /// The highest epoch that was seen of a shard.
     #[must_use]
     pub fn seen_epoch(&self, shard: u16) -> u64 {
-        self.shard(shard).sequencer.head().epoch
+        let shard = self.shard(shard);
+        shard.sequencer.head().epoch.max(shard.seen)
     }
 
     /// The feed of every source.
@@ -369,7 +376,8 @@ impl Engine {
         if self.shard(shard).has_elsewhere() {
             for there in self.shard(shard).elsewhere() {
                 if self.shard(there).has_images_written() {
-                    self.shard_mut(shard).let_go(there);
+                    let times = Times { source: now, received: now, ..Times::default() };
+                    self.shard_mut(shard).let_go(there, times, now);
                 }
             }
         }

@@ -48,7 +48,7 @@ impl Default for EngineSettings {
             alive_every: 500,
             matched_every: 1_000,
             image_patience: 30_000,
-            image_every: 5_000,
+            image_every: 2_000,
         }
     }
 }

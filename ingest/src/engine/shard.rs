@@ -16,7 +16,7 @@ use tictac_proto::sequencer::Sequencer;
 use tictac_proto::wire::{FeedState, Times};
 
 use super::settings::EngineSettings;
-use super::waiting::{Awaited, Going, Orphan, Ready, Said, orphan};
+use super::waiting::{Awaited, Going, Orphan, Ready, Said};
 use crate::log::{Acquired, Batch, Resume};
 use crate::stream_id::StreamId;
 
@@ -34,6 +34,8 @@ pub(super) struct Shard {
     owned: bool,
     /// Whether somebody else owned it when we last asked.
     pub(super) held: bool,
+    /// The highest epoch of others that we heard of.
+    pub(super) seen: u64,
     pending: VecDeque<Entry>,
     /// Up to where the log has confirmed.
     written: Position,
@@ -55,6 +57,8 @@ pub(super) struct Shard {
     elsewhere: Vec<(MarketId, u16)>,
     /// Snapshots to be deleted with the batch that reaches this number.
     gone: Vec<Going>,
+    /// Those whose `gone` is under way.
+    leaving: Vec<MarketId>,
     /// Markets that went while the shard was not ours: what is stored of them is not restored.
     gone_unowned: HashSet<MarketId, RandomState>,
     covered: Position,
@@ -79,6 +83,7 @@ impl Shard {
             sequencer: Sequencer::new(),
             owned: false,
             held: false,
+            seen: 0,
             pending: VecDeque::new(),
             written: Position::ZERO,
             imaged: 0,
@@ -90,6 +95,7 @@ impl Shard {
             moves: VecDeque::new(),
             elsewhere: Vec::new(),
             gone: Vec::new(),
+            leaving: Vec::new(),
             gone_unowned: HashSet::default(),
             covered: Position::ZERO,
             most_pending: (log_capacity as usize / 2).saturating_sub(2 * MAX_ENTRIES).max(MAX_ENTRIES),
@@ -171,9 +177,15 @@ impl Shard {
     }
 
     /// The images of another shard are written, or not ours to write: what is stored here of its markets can go.
-    pub(super) fn let_go(&mut self, shard: u16) {
-        let there = self.elsewhere.extract_if(.., |e| e.1 == shard).map(|e| orphan(e.0));
-        self.gone.extend(there);
+    pub(super) fn let_go(&mut self, shard: u16, times: Times, now: i64) {
+        let there: Vec<MarketId> = self.elsewhere.extract_if(.., |e| e.1 == shard).map(|e| e.0).collect();
+        there.iter().for_each(|market| self.orphan(market, times, now));
+    }
+
+    /// What is stored here and should not be is gone: whoever reads the snapshots before they are deleted must hear it.
+    fn orphan(&mut self, market: &MarketId, times: Times, now: i64) {
+        let entry = self.sequencer.gone_unseen(market, times);
+        self.push(entry, now);
     }
 
     /// Whether the images with which the epoch began are written, or somebody else's to write.
@@ -262,7 +274,6 @@ impl Shard {
         self.alive_due = now;
         self.marks.clear();
         self.pending.extend(self.sequencer.take_over(acquired.epoch, acquired.n, times));
-        self.imaged = self.pending.back().map_or(acquired.n, |last| last.at.seq);
         // Until the last image is stored, changes from before it may still be in the log alone.
         let first = acquired.covered.seq + 1;
         for entry in &self.pending {
@@ -275,14 +286,16 @@ impl Shard {
         for (market, elsewhere) in orphans {
             match elsewhere {
                 Some(shard) => self.elsewhere.push((market, shard)),
-                None => self.gone.push(orphan(market)),
+                None => self.orphan(&market, times, now),
             }
         }
+        self.imaged = self.pending.back().map_or(acquired.n, |last| last.at.seq);
     }
 
     /// The shard is not ours any more, or not known to be. Books stay.
     pub(super) fn lose(&mut self) {
-        for Going { market, .. } in self.gone.drain(..) {
+        let going = self.gone.drain(..).map(|going| going.market).chain(self.leaving.drain(..));
+        for market in going {
             if self.gone_unowned.len() < MAX_MARKETS_PER_SHARD && self.sequencer.book(&market).is_none() {
                 self.gone_unowned.insert(market);
             }
@@ -336,6 +349,7 @@ impl Shard {
             going.seq > last
         });
         self.gone = gone;
+        self.leaving.clone_from(&batch.gone);
         self.cover(last);
         batch.covered = self.covered;
         let head = Position::new(self.written.epoch, last);
@@ -432,6 +446,7 @@ impl Shard {
     pub(super) fn confirm(&mut self) {
         if let Some(head) = self.in_flight.take() {
             self.written = head;
+            self.leaving.clear();
             // An `alive` that can't be sent is dropped, but not what holds images.
             if self.lowering && head.seq >= self.imaged {
                 self.lowered.clear();

@@ -25,6 +25,16 @@ impl Engine {
         }
         let markets = std::mem::take(&mut stored.markets);
         self.restore(shard, markets, &stored.resume, now);
+        if self.owns(CATALOGUE) {
+            self.list_all(shard, now);
+        }
+    }
+
+    /// The catalogue has every market that we know of a shard.
+    fn list_all(&mut self, shard: u16, now: i64) {
+        let times = Times { source: now, received: now, ..Times::default() };
+        let all: Vec<MarketId> = self.shard(shard).sequencer.markets().map(|m| m.0.clone()).collect();
+        all.iter().for_each(|market| self.list(market, times, now));
     }
 
     /// Where each stream must be read from, so that nothing is missed of any shard: from its start, where a shard's log
@@ -191,11 +201,9 @@ impl Engine {
 
     /// Brings the catalogue in step with a shard that was just taken over.
     fn reconcile(&mut self, shard: u16, times: Times, now: i64) {
+        self.list_all(shard, now);
         let mine: Vec<MarketId> = self.shard(shard).sequencer.markets().map(|m| m.0.clone()).collect();
-        for market in &mine {
-            self.list(market, times, now);
-            self.note_status(market, now);
-        }
+        mine.iter().for_each(|market| self.note_status(market, now));
         let shards = self.settings.shards;
         let home =
             |id: &MarketId, book: &Book| shard_of(book.fields.text(MarketField::Event).unwrap_or(id), shards);

@@ -37,10 +37,6 @@ pub(super) struct Going {
 /// A stored market that is not to be here, and in which other shard it is.
 pub(super) type Orphan = (MarketId, Option<u16>);
 
-pub(super) fn orphan(market: MarketId) -> Going {
-    Going { seq: 0, market, first: u64::MAX, deletes: true }
-}
-
 /// An entry of another shard that must be written first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Awaited {

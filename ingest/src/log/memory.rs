@@ -41,6 +41,14 @@ pub struct MemoryLog {
     shared: Arc<Shared>,
 }
 
+/// What a replica of an in-process log has.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    shards: HashMap<u16, Shard>,
+    ledger: Ledger,
+}
+
 #[derive(Debug)]
 struct Shared {
     settings: MemorySettings,
@@ -48,7 +56,7 @@ struct Shared {
     ledger: Mutex<Ledger>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Shard {
     at: Position,
     lease: Option<Lease>,
@@ -60,7 +68,7 @@ struct Shard {
     followers: Vec<Outbox>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Lease {
     owner: String,
     until: Instant,
@@ -136,15 +144,35 @@ impl MemoryLog {
         self.shared.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All that it holds now, as a replica has it.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn copy(&self) -> Kept {
+        let ledger = self.ledger();
+        Kept { shards: self.shards().clone(), ledger }
+    }
+
+    /// Falls back to what a replica has: what came after it is lost, but for the followers.
+    #[cfg(feature = "testing")]
+    pub fn fall_back(&self, to: &Kept) {
+        let mut shards = self.shards();
+        for (number, shard) in &mut *shards {
+            let old = to.shards.get(number).cloned().unwrap_or_default();
+            *shard = Shard { followers: std::mem::take(&mut shard.followers), ..old };
+        }
+        *self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner) = to.ledger.clone();
+    }
+
     /// Loses everything but its followers, as a Redis without persistence does when it starts anew.
     #[cfg(feature = "testing")]
     pub fn forget(&self) {
         for shard in self.shards().values_mut() {
             *shard = Shard { followers: std::mem::take(&mut shard.followers), ..Shard::default() };
         }
+        *self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Ledger::default();
     }
 
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         &self,
         shard: u16,
         owner: &Owner,
@@ -158,7 +186,8 @@ impl MemoryLog {
             let forgot = seen_epoch > state.at.epoch;
             if let Some(lease) = state.living().filter(|lease| lease.owner != owner.id && !forgot) {
                 let remaining = lease.until.duration_since(Instant::now());
-                return Err(LogError::Held { shard, owner: lease.owner.clone(), remaining });
+                let (owner, epoch) = (lease.owner.clone(), state.at.epoch);
+                return Err(LogError::Held { shard, owner, epoch, remaining });
             }
             let holdings = state.holdings();
             state.at.epoch = next_epoch(state.at.epoch, seen_epoch, now_ms, owner.slot);
@@ -169,7 +198,7 @@ impl MemoryLog {
         Ok(holdings.recover().into_acquired(at, resume))
     }
 
-    pub(super) fn look(&self, shard: u16) -> Acquired {
+    pub(crate) fn look(&self, shard: u16) -> Acquired {
         let (at, holdings, resume) = {
             let mut shards = self.shards();
             let state = shards.entry(shard).or_default();
@@ -178,7 +207,7 @@ impl MemoryLog {
         holdings.recover().into_acquired(at, resume)
     }
 
-    pub(super) fn append(&self, shard: u16, owner: &Owner, batch: &Batch) -> Result<(), LogError> {
+    pub(crate) fn append(&self, shard: u16, owner: &Owner, batch: &Batch) -> Result<(), LogError> {
         let settings = self.shared.settings;
         let mut shards = self.shards();
         let state = shards.entry(shard).or_default();
@@ -227,7 +256,7 @@ impl MemoryLog {
         Ok(())
     }
 
-    pub(super) fn alive(
+    pub(crate) fn alive(
         &self,
         shard: u16,
         owner: &Owner,
@@ -245,7 +274,7 @@ impl MemoryLog {
         Ok(())
     }
 
-    pub(super) fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
+    pub(crate) fn release(&self, shard: u16, owner: &Owner) -> Result<(), LogError> {
         let mut shards = self.shards();
         let state = shards.entry(shard).or_default();
         if state.owner() != Some(owner.id.as_str()) {
@@ -255,11 +284,11 @@ impl MemoryLog {
         Ok(())
     }
 
-    pub(super) fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn act(&self, act: &Act) -> Result<bool, LogError> {
+    pub(crate) fn act(&self, act: &Act) -> Result<bool, LogError> {
         let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let later = ledger.acts().any(|stored| stored.scope == act.scope && stored.at > act.at);
         if later {

@@ -33,6 +33,8 @@ mod redis_reader;
 mod writer;
 
 pub use live::LiveHandle;
+#[cfg(feature = "testing")]
+pub use memory::Kept;
 pub use memory::{MemoryLog, MemorySettings};
 pub use reader::LogReader;
 pub use redis::RedisLog;
@@ -134,6 +136,8 @@ pub enum LogError {
         shard: u16,
         /// Who owns it.
         owner: String,
+        /// Under which epoch.
+        epoch: u64,
         /// How long the lease still runs, unless it is renewed.
         remaining: Duration,
     },

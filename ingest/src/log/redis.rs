@@ -217,7 +217,12 @@ impl RedisLog {
             return Ok(answer.stored);
         }
         if let (Some(remaining), Some(owner)) = (answer.remaining, &answer.owner) {
-            return Err(LogError::Held { shard, owner: owner.clone(), remaining });
+            return Err(LogError::Held {
+                shard,
+                owner: owner.clone(),
+                epoch: answer.stored.epoch,
+                remaining,
+            });
         }
         Err(LogError::Fenced { shard, stored: answer.stored, owner: answer.owner })
     }

@@ -12,6 +12,9 @@ pub enum LogWriter {
     Memory(MemoryLog),
     /// In Redis.
     Redis(RedisLog),
+    /// For simulations: inside this process, failing as one in Redis can.
+    #[cfg(feature = "testing")]
+    Faulty(crate::testing::FaultyLog),
 }
 
 impl LogWriter {
@@ -33,6 +36,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.acquire(shard, owner, seen_epoch, now_ms),
             Self::Redis(log) => log.acquire(shard, owner, seen_epoch, now_ms).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.acquire(shard, owner, seen_epoch, now_ms).await,
         }
     }
 
@@ -44,6 +49,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => Ok(log.look(shard)),
             Self::Redis(log) => log.look(shard).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.look(shard).await,
         }
     }
 
@@ -57,6 +64,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.append(shard, owner, &batch),
             Self::Redis(log) => log.append(shard, owner, &batch).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.append(shard, owner, batch).await,
         }
     }
 
@@ -74,6 +83,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.alive(shard, owner, &alive, resume),
             Self::Redis(log) => log.alive(shard, owner, &alive, &resume).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.alive(shard, owner, alive, resume).await,
         }
     }
 
@@ -85,6 +96,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.release(shard, owner),
             Self::Redis(log) => log.release(shard, owner).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.release(shard, owner).await,
         }
     }
 
@@ -96,6 +109,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => Ok(log.ledger()),
             Self::Redis(log) => log.ledger().await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.ledger().await,
         }
     }
 
@@ -108,6 +123,8 @@ impl LogWriter {
         match self {
             Self::Memory(log) => log.act(act),
             Self::Redis(log) => log.act(act, is_new).await,
+            #[cfg(feature = "testing")]
+            Self::Faulty(log) => log.act(act).await,
         }
     }
 }

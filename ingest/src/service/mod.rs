@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::chance::random;
 use crate::engine::{Control, Engine, EngineSettings};
 use crate::log::{LogWriter, Owner};
 use crate::metrics::Metrics;
@@ -47,6 +47,9 @@ pub struct Settings {
     pub input_capacity: usize,
     /// Sources that are read from streams.
     pub streams: Vec<Arc<str>>,
+    /// For simulations: while it is true nothing of the service runs, as in a process that is stopped.
+    #[cfg(feature = "testing")]
+    pub pause: watch::Receiver<bool>,
 }
 
 /// Where each source's stream is to be read from.
@@ -58,7 +61,7 @@ impl Settings {
     /// # Errors
     /// As [`Metrics::new`].
     pub fn new() -> Result<Self, prometheus::Error> {
-        let mut random = SmallRng::from_os_rng();
+        let mut random = random();
         let owner =
             Owner { id: format!("{:016x}", random.random::<u64>()), slot: random.random_range(0..1024) };
         Ok(Self {
@@ -67,6 +70,8 @@ impl Settings {
             metrics: Metrics::new()?,
             input_capacity: INPUT_CAPACITY,
             streams: Vec::new(),
+            #[cfg(feature = "testing")]
+            pause: watch::channel(false).1,
         })
     }
 }
@@ -160,8 +165,13 @@ impl Ingest {
         let (control, controls) = mpsc::channel(CONTROL_CAPACITY);
         let metrics = settings.metrics.clone();
         let (starts_known, starts) = watch::channel(None);
+        #[cfg(feature = "testing")]
+        let pause = settings.pause.clone();
         let task = task::Task::new(settings, log, control, starts_known);
-        let task = tokio::spawn(task.run(inputs, look_requests, cancel.clone()));
+        let task = task.run(inputs, look_requests, cancel.clone());
+        #[cfg(feature = "testing")]
+        let task = crate::testing::virtual_time::Pausable::new(task, pause);
+        let task = tokio::spawn(task);
         (Self { input, looks, task, cancel, metrics, starts }, controls)
     }
 

@@ -55,6 +55,12 @@ struct Desk {
     pause: Duration,
     /// Whether what is stored is known: the shard was ours once, or we looked.
     primed: bool,
+    /// The epoch that somebody else was last seen to write under.
+    epoch: u64,
+    /// An owner that has just begun may not have written its images yet when we look: the next time we are denied we look
+    /// (again).
+    look_next: bool,
+    look_now: bool,
     /// Told when the shard is said to be free.
     free: Arc<Notify>,
 }
@@ -62,7 +68,23 @@ struct Desk {
 impl Desk {
     fn new() -> Self {
         let free = Arc::new(Notify::new());
-        Self { doing: Doing::Nothing, tries: 0, pause: Duration::ZERO, primed: false, free }
+        Self {
+            doing: Doing::Nothing,
+            tries: 0,
+            pause: Duration::ZERO,
+            primed: false,
+            epoch: 0,
+            look_next: false,
+            look_now: false,
+            free,
+        }
+    }
+
+    /// Somebody else owns the shard, under this epoch.
+    fn held(&mut self, epoch: u64) {
+        self.look_now = !self.primed || self.look_next && epoch == self.epoch;
+        self.look_next = epoch != self.epoch;
+        self.epoch = epoch;
     }
 }
 
@@ -246,8 +268,8 @@ impl Task {
             }
             let (log, owner, shard) = (self.log.clone(), self.settings.owner.clone(), *shard);
             if !self.engine.owns(shard) {
-                if !self.stopping && !desk.primed && self.engine.is_held(shard) {
-                    desk.doing = Doing::Looking;
+                if !self.stopping && desk.look_now && self.engine.is_held(shard) {
+                    (desk.doing, desk.look_now) = (Doing::Looking, false);
                     self.work.push(Box::pin(look(log, shard)));
                 } else if !self.stopping {
                     desk.doing = Doing::Acquiring;
@@ -285,6 +307,9 @@ impl Task {
             Outcome::Refused(error) => {
                 tracing::warn!(shard = name(shard), %error, "refused by the log: taking the shard over again");
                 self.engine.handle_lost(shard);
+                if let LogError::Fenced { stored, .. } = error {
+                    self.engine.handle_epoch(shard, stored.epoch);
+                }
             }
             Outcome::Acquired(acquired) => {
                 (desk.tries, desk.pause, desk.primed) = (0, Duration::ZERO, true);
@@ -314,6 +339,10 @@ impl Task {
                 desk.tries = if matches!(error, LogError::Held { .. }) { 0 } else { desk.tries + 1 };
                 desk.pause = pause(&error, desk.tries);
                 self.engine.handle_denied(shard, matches!(error, LogError::Held { .. }));
+                if let LogError::Held { epoch, .. } = error {
+                    desk.held(epoch);
+                    self.engine.handle_epoch(shard, epoch);
+                }
                 if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
                     self.told = Some(Instant::now());
                     let missing = self.engine.shards().filter(|s| !self.engine.owns(*s)).count();

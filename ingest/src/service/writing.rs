@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use tictac_proto::log::{Alive, CATALOGUE};
 use tictac_proto::position::Position;
 use tokio::sync::Notify;
 
+use crate::chance::random;
 use crate::log::{Acquired, Batch, LogError, LogWriter, Owner, Resume};
 use crate::operator::{Act, Ledger};
 
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 /// A wait before the next try: anything up to twice the last bound, so that many don't come back at once.
 pub(crate) fn wait(tries: u32) -> Duration {
     let bound = MIN_WAIT.saturating_mul(1 << tries.min(6)).min(MAX_WAIT);
-    bound.mul_f64(SmallRng::from_os_rng().random_range(0.0..1.0))
+    bound.mul_f64(random().random_range(0.0..1.0))
 }
 
 /// Writes a batch. While the log can't be reached it goes on trying: only the log can say that somebody else owns the
@@ -98,9 +98,7 @@ pub(super) fn pause(error: &LogError, tries: u32) -> Duration {
         // A lease without an end was not ours; whoever made it may end it at any time.
         LogError::Held { remaining, .. } if remaining.is_zero() => MIN_WAIT + wait(STANDING_BY),
         // All that stand by would ask in the same millisecond.
-        LogError::Held { remaining, .. } => {
-            *remaining + Duration::from_millis(SmallRng::from_os_rng().random_range(1..20))
-        }
+        LogError::Held { remaining, .. } => *remaining + Duration::from_millis(random().random_range(1..20)),
         _ => wait(tries),
     }
 }

@@ -1,0 +1,91 @@
+//! The simulation of the real service: whole ingests, as they run in production, in virtual time over a log that fails, fed by a
+//! source whose messages get lost, followed by real followers. From one seed.
+//!
+//! Beside `gateway/tests/simulation`, which follows what ingests write to the screens of clients, this is the half before it: the
+//! loop around the engine with its writes, leases, takeovers and retries, stopped, killed or cut off at any of its awaits.
+//!
+//! * `TICTAC_SEEDS=50000 cargo test -p tictac-ingest --test simulation` runs more seeds, `TICTAC_FIRST=50000` those after,
+//! * `TICTAC_SEED=42 …` runs one and tells of it.
+#![allow(clippy::unwrap_used, unreachable_pub, missing_docs, reason = "a test binary has no callers outside")]
+
+mod faults;
+mod process;
+mod source;
+mod viewer;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use world::{Outcome, Play, Spread};
+
+const COMMAND: &str = "cargo test -p tictac-ingest --test simulation -- --nocapture whole_ingests";
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
+}
+
+/// Whether one seed is run alone, and told of.
+pub fn tells() -> bool {
+    static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *TELLS.get_or_init(|| number("TICTAC_SEED").is_some())
+}
+
+fn run(play: Play, seed: u64) -> Result<Outcome, String> {
+    let ran = catch_unwind(AssertUnwindSafe(|| world::run(play, seed)));
+    ran.unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned();
+        Err(what.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
+    })
+}
+
+/// Runs a play with many seeds, on two threads; what came of it by fault.
+fn campaign(play: Play, test: &str, count: u64) -> BTreeMap<&'static str, Spread> {
+    if let Some(seed) = number("TICTAC_SEED") {
+        match run(play, seed) {
+            Ok(outcome) => println!("{outcome:?}"),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+        return BTreeMap::new();
+    }
+    let (count, first) = (number("TICTAC_SEEDS").unwrap_or(count), number("TICTAC_FIRST").unwrap_or(0));
+    let begun = Instant::now();
+    let half = |of: u64| (first..first + count).filter(move |seed| seed % 2 == of);
+    let halves: Vec<Vec<(u64, Result<Outcome, String>)>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2)
+            .map(|of| scope.spawn(move || half(of).map(|seed| (seed, run(play, seed))).collect()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (mut by_fault, mut failures) = (BTreeMap::<&'static str, Spread>::new(), Vec::new());
+    for (seed, ran) in halves.into_iter().flatten() {
+        match ran {
+            Ok(outcome) => {
+                for (faults, well) in outcome.stretches {
+                    for fault in faults {
+                        by_fault.entry(fault).or_default().times.push(well);
+                    }
+                }
+            }
+            Err(why) => failures.push((seed, why)),
+        }
+    }
+    println!("{count} seeds in {:.1?}", begun.elapsed());
+    for (fault, spread) in &by_fault {
+        println!("{fault:36} {spread}");
+    }
+    for (seed, why) in failures.iter().take(10) {
+        println!("TICTAC_SEED={seed} {COMMAND} {test}\n    {why}");
+    }
+    assert!(failures.is_empty(), "{} of {count} seeds fail", failures.len());
+    by_fault
+}
+
+#[test]
+fn whole_ingests_survive_every_fault() {
+    let by_fault = campaign(Play::Faults, "whole_ingests_survive_every_fault", 1_000);
+    let thin: Vec<_> = by_fault.iter().filter(|f| f.1.times.len() < 100).map(|f| f.0).collect();
+    assert!(thin.is_empty() || number("TICTAC_SEEDS").is_some(), "seen less than 100 times: {thin:?}");
+}
