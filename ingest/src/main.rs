@@ -11,7 +11,7 @@ use tictac_ingest::config::{Cli, Command, Config, LogFormat, Operation, USAGE, c
 use tictac_ingest::log::{LogWriter, RedisLog};
 use tictac_ingest::operator::{Act, Action};
 use tictac_ingest::replay::{ReplayError, ReplaySettings, replay, shown};
-use tictac_ingest::service::{Ingest, Settings};
+use tictac_ingest::service::{GRACE, Ingest, Settings};
 use tictac_ingest::simulate::simulate;
 use tictac_ingest::{redis_input, simulator, stream_input};
 use tokio::signal::unix::{SignalKind, signal};
@@ -164,6 +164,7 @@ async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let mut settings = Settings::new()?;
     settings.engine = config.engine;
     settings.streams = config.streams;
+    settings.grace = GRACE;
     let log = RedisLog::new(config.redis.clone())?;
     tracing::info!(
         redis = shown(&config.redis.url),

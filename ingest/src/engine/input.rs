@@ -54,7 +54,7 @@ pub enum Control {
         /// Number of the first one since when none is missing.
         since: u64,
     },
-    /// These markets are to be imaged.
+    /// These markets are to be imaged; where none is named all that there are.
     Image(Vec<MarketId>),
 }
 
@@ -92,6 +92,8 @@ pub struct InputTracker {
     untrusted: BTreeSet<MarketId>,
     /// Markets that are suspended by themselves until an image comes.
     wanted: BTreeSet<MarketId>,
+    /// It was just heard of: it is asked for everything, since what the log forgot nobody else knows to ask for.
+    all_wanted: bool,
     /// When the source was first heard with untrusted markets.
     waiting_since: Option<i64>,
     asked: Option<i64>,
@@ -123,6 +125,7 @@ impl InputTracker {
             lost: false,
             untrusted: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            all_wanted: false,
             waiting_since: None,
             asked: None,
             taken: None,
@@ -195,6 +198,7 @@ impl InputTracker {
 
     /// A message came in.
     pub fn hear(&mut self, seq: Option<u64>, now: i64) -> Sequence {
+        self.all_wanted |= self.heard.is_none() && self.lane == Lane::Lossy;
         self.heard = Some(now);
         self.unsequenced = seq.is_none();
         let before = std::mem::replace(&mut self.seq, seq);
@@ -334,13 +338,16 @@ impl InputTracker {
             out.push(Control::Taken { seq, since: self.since.min(seq) });
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
         }
-        let wants = !self.untrusted.is_empty() || !self.wanted.is_empty();
+        let wants = self.all_wanted || !self.untrusted.is_empty() || !self.wanted.is_empty();
         if wants && !leads && self.asked.is_none() {
             self.asked = Some(now.saturating_sub(every) + ASK_LATER);
         }
         let ask = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());
         if wants && ask {
             self.asked = Some(now);
+            if std::mem::take(&mut self.all_wanted) {
+                out.push(Control::Image(Vec::new()));
+            }
             let all: Vec<MarketId> = self.untrusted.union(&self.wanted).cloned().collect();
             out.extend(all.chunks(MAX_ASKED).map(|part| Control::Image(part.to_vec())));
         }

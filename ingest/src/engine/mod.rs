@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `mod` | the engine and what its shell calls |
 //! | `apply` | an update → the right shard's sequencer and the catalogue |
-//! | `checkpoint` | sources' streams, how far sources' streams are in the log for sure |
+//! | `checkpoint` | how far sources' streams are in the log for sure |
 //! | [`catalogue`] | what the catalogue has of a market |
 //! | `switch` | the operator's acts over the books |
 //! | `takeover` | what is stored of a shard → books, when it becomes ours and before that |
@@ -110,6 +110,8 @@ pub struct Engine {
     ledger: Ledger,
     problems: Problems,
     counters: Counters,
+    /// What operators did lately may not be known.
+    blind: bool,
 }
 
 impl Engine {
@@ -131,6 +133,7 @@ impl Engine {
             ledger: Ledger::default(),
             problems: Problems::default(),
             counters: Counters::default(),
+            blind: false,
         }
     }
 
@@ -249,12 +252,17 @@ impl Engine {
         shard.sequencer.head().epoch.max(shard.seen)
     }
 
+    /// Something that an operator did may have been missed, or not any more: meanwhile no feed is live.
+    pub fn handle_blind(&mut self, blind: bool) {
+        self.blind = blind;
+    }
+
     /// The feed of every source.
     #[must_use]
     pub fn feeds(&self, now: i64) -> Vec<FeedReport> {
         let report = |(source, tracker): (&Arc<str>, &InputTracker)| FeedReport {
             source: source.clone(),
-            state: tracker.state(now, self.settings.stale_after(source)),
+            state: tracker.state(now, self.settings.stale_after(source)).max(self.least()),
             as_of: tracker.as_of(now),
         };
         self.sources.iter().map(report).collect()
@@ -263,7 +271,12 @@ impl Engine {
     /// The feed of one source.
     #[must_use]
     pub fn feed(&self, source: &str, now: i64) -> Option<FeedState> {
-        self.sources.get(source).map(|t| t.state(now, self.settings.stale_after(source)))
+        self.sources.get(source).map(|t| t.state(now, self.settings.stale_after(source)).max(self.least()))
+    }
+
+    /// No feed is better than this.
+    fn least(&self) -> FeedState {
+        if self.blind { FeedState::Recovering } else { FeedState::Live }
     }
 
     /// Makes a source known before it says something. Whether there was room for it.
@@ -474,9 +487,9 @@ impl Engine {
     }
 
     fn tell_feeds(&mut self, now: i64) {
-        let mut changed = false;
+        let (mut changed, least) = (false, self.least());
         for (source, tracker) in &mut self.sources {
-            let state = tracker.state(now, self.settings.stale_after(source));
+            let state = tracker.state(now, self.settings.stale_after(source)).max(least);
             if tracker.told != Some(state) {
                 tracing::info!(%source, state = state.name(), "feed");
                 tracker.told = Some(state);

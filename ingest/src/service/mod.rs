@@ -14,6 +14,7 @@ pub(crate) mod writing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng;
@@ -34,6 +35,9 @@ const INPUT_CAPACITY: usize = 8_192;
 /// Messages to sources that may wait to be sent.
 const CONTROL_CAPACITY: usize = 256;
 
+/// What others may take that wait to try again, and something for the way: who has just started lets them go first.
+pub const GRACE: Duration = Duration::from_millis(600);
+
 /// Settings of the service.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -47,6 +51,8 @@ pub struct Settings {
     pub input_capacity: usize,
     /// Sources that are read from streams.
     pub streams: Vec<Arc<str>>,
+    /// How long after its start it takes no shard that is free: whoever runs already knows more, and goes first.
+    pub grace: Duration,
     /// For simulations: while it is true nothing of the service runs, as in a process that is stopped.
     #[cfg(feature = "testing")]
     pub pause: watch::Receiver<bool>,
@@ -70,6 +76,7 @@ impl Settings {
             metrics: Metrics::new()?,
             input_capacity: INPUT_CAPACITY,
             streams: Vec::new(),
+            grace: Duration::ZERO,
             #[cfg(feature = "testing")]
             pause: watch::channel(false).1,
         })

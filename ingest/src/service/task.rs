@@ -31,7 +31,7 @@ const AT_ONCE: usize = 256;
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// How often the operators' ledger is read, though nobody told of an act.
 const LEDGER_EVERY: Duration = Duration::from_secs(1);
-/// The same while it was never read: nothing is taken in before.
+/// The same while it was never read, or can't be reached.
 const LEDGER_AGAIN: Duration = Duration::from_millis(100);
 /// How often a shard that is not to be had is told of.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -66,12 +66,12 @@ struct Desk {
 }
 
 impl Desk {
-    fn new() -> Self {
+    fn new(pause: Duration) -> Self {
         let free = Arc::new(Notify::new());
         Self {
             doing: Doing::Nothing,
             tries: 0,
-            pause: Duration::ZERO,
+            pause,
             primed: false,
             epoch: 0,
             look_next: false,
@@ -102,6 +102,8 @@ pub(super) struct Task {
     told: Option<Instant>,
     /// Whether it is known what operators did: before that nothing is taken in, so that nothing is opened.
     ledger_known: bool,
+    /// Whether the ledger that is being read is read since we were last told that we missed what was said.
+    ledger_is_news: bool,
     /// When the ledger is to be read next; `None` while that is under way.
     ledger_due: Option<Instant>,
     /// Acts that are to be stored again.
@@ -120,7 +122,7 @@ impl Task {
         for source in &settings.streams {
             engine.open_stream(source, now_ms());
         }
-        let desks = engine.shards().map(|s| (s, Desk::new())).collect();
+        let desks = engine.shards().map(|s| (s, Desk::new(settings.grace))).collect();
         Self {
             engine,
             intake: Intake::default(),
@@ -132,6 +134,7 @@ impl Task {
             work: FuturesUnordered::new(),
             told: None,
             ledger_known: false,
+            ledger_is_news: false,
             ledger_due: Some(Instant::now()),
             ledger_missing: Vec::new(),
             stopping: false,
@@ -205,7 +208,13 @@ impl Task {
                 }
             }
             Input::Dropped { source } => self.engine.handle_loss(&source),
-            Input::Broken => self.engine.handle_input_break(),
+            Input::Broken => {
+                self.engine.handle_input_break();
+                // What an operator did may be among what was missed: nothing is live before that is known.
+                self.engine.handle_blind(true);
+                self.ledger_is_news = false;
+                self.ledger_due = self.ledger_due.map(|due| due.min(Instant::now()));
+            }
         }
     }
 
@@ -220,13 +229,19 @@ impl Task {
         }
     }
 
-    fn read_ledger(&mut self, stored: Option<&Ledger>) {
-        self.ledger_known |= stored.is_some();
-        if let Some(stored) = stored {
-            self.ledger_missing = self.engine.handle_ledger(stored, now_ms());
+    fn read_ledger(&mut self, stored: Result<Ledger, LogError>) {
+        let is_read = stored.is_ok();
+        match stored {
+            Ok(stored) => {
+                self.ledger_known = true;
+                if self.ledger_is_news {
+                    self.engine.handle_blind(false);
+                }
+                self.ledger_missing = self.engine.handle_ledger(&stored, now_ms());
+            }
+            Err(error) => tracing::debug!(%error, "the operators' ledger can't be read"),
         }
-        let pause = if self.ledger_known { LEDGER_EVERY } else { LEDGER_AGAIN };
-        self.ledger_due = Some(Instant::now() + pause);
+        self.ledger_due = Some(Instant::now() + if is_read { LEDGER_EVERY } else { LEDGER_AGAIN });
     }
 
     fn time(&mut self, metrics: bool) {
@@ -255,6 +270,7 @@ impl Task {
     fn start(&mut self) {
         if self.ledger_due.is_some_and(|due| due <= Instant::now()) && !self.stopping {
             self.ledger_due = None;
+            self.ledger_is_news = true;
             let missing = std::mem::take(&mut self.ledger_missing);
             self.work.push(Box::pin(ledger(self.log.clone(), missing)));
         }
@@ -288,7 +304,7 @@ impl Task {
 
     fn done(&mut self, shard: u16, outcome: Outcome) {
         let outcome = match outcome {
-            Outcome::Ledger(stored) => return self.read_ledger(stored.as_ref()),
+            Outcome::Ledger(stored) => return self.read_ledger(stored),
             other => other,
         };
         let Some(desk) = self.desks.get_mut(&shard) else { return };

@@ -33,8 +33,8 @@ pub(super) enum Outcome {
     Denied(LogError),
     /// What is stored of a shard that somebody else owns.
     Looked(Box<Acquired>),
-    /// What operators did, as it is stored; nothing where it can't be read now.
-    Ledger(Option<Ledger>),
+    /// What operators did, as it is stored; or why it can't be read or stored now.
+    Ledger(Result<Ledger, LogError>),
 }
 
 /// A wait before the next try: anything up to twice the last bound, so that many don't come back at once.
@@ -138,14 +138,8 @@ pub(super) async fn ledger(log: LogWriter, missing: Vec<Act>) -> (u16, Outcome) 
     for act in &missing {
         if let Err(error) = log.act(act, false).await {
             tracing::warn!(scope = act.scope, %error, "an operator's act can't be stored again yet");
-            return (CATALOGUE, Outcome::Ledger(None));
+            return (CATALOGUE, Outcome::Ledger(Err(error)));
         }
     }
-    match log.ledger().await {
-        Ok(ledger) => (CATALOGUE, Outcome::Ledger(Some(ledger))),
-        Err(error) => {
-            tracing::debug!(%error, "the operators' ledger can't be read");
-            (CATALOGUE, Outcome::Ledger(None))
-        }
-    }
+    (CATALOGUE, Outcome::Ledger(log.ledger().await))
 }

@@ -12,9 +12,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
+use crate::clock::Steady;
+
 thread_local! {
     /// The runtime's time at the beginning, and the Unix time (ms) that it stands for.
     static BEGAN: Cell<Option<(Instant, i64)>> = const { Cell::new(None) };
+    static STEADY: RefCell<Steady> = RefCell::new(Steady::default());
     static SEEDED: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
 }
 
@@ -23,6 +26,7 @@ thread_local! {
 #[must_use]
 pub fn begin(seed: u64, unix_ms: i64) -> VirtualTime {
     BEGAN.set(Some((Instant::now(), unix_ms)));
+    STEADY.set(Steady::default());
     SEEDED.set(Some(SmallRng::seed_from_u64(seed)));
     VirtualTime { _private: () }
 }
@@ -50,7 +54,9 @@ impl Drop for VirtualTime {
 /// The Unix time in ms, where this thread's is virtual.
 pub(crate) fn now() -> Option<i64> {
     let (at, unix) = BEGAN.get()?;
-    Some(unix + i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
+    let passed = at.elapsed();
+    let wall = unix * 1_000 + i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+    Some(STEADY.with_borrow_mut(|steady| steady.read(passed, wall)))
 }
 
 /// Chance, where this thread's comes from a seed.

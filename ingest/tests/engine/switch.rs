@@ -129,6 +129,11 @@ fn a_wish_for_an_image_suspends_what_it_names_and_nothing_else() {
     let (_, mut engine, a) = running();
     say(&mut engine, &a, image("1.1", "e1"));
     say(&mut engine, &a, image("1.2", "e2"));
+    let first = engine.take_control(1);
+    assert!(
+        first.contains(&(a.clone(), Control::Image(Vec::new()))),
+        "who is new is asked for all: {first:?}"
+    );
     engine.handle_image_wish(&Scope::Market("1.1".into()), 2);
     assert_eq!(
         (status(&engine, "1.1"), reason(&engine, "1.1").as_deref()),

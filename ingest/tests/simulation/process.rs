@@ -7,9 +7,9 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tictac_ingest::clock::now_ms;
-use tictac_ingest::engine::Control;
+use tictac_ingest::engine::{Control, Engine};
 use tictac_ingest::log::{LogWriter, MemoryLog, Owner};
-use tictac_ingest::service::{Ingest, Input, Settings};
+use tictac_ingest::service::{GRACE, Ingest, Input, Settings};
 use tictac_ingest::testing::FaultyLog;
 use tictac_proto::model::MarketId;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -72,6 +72,7 @@ impl Place {
         self.lives += 1;
         let mut settings = Settings::new().unwrap();
         settings.owner = Owner { id: format!("{}-{}", self.number, self.lives), slot: self.number * 100 };
+        settings.grace = GRACE;
         settings.engine.shards = SHARDS;
         settings.engine.log_capacity = COUNTED_ON;
         settings.engine.stale_after = 2_000;
@@ -107,6 +108,21 @@ impl Place {
     /// Nothing of it runs, or it goes on.
     pub fn pause(&self, pause: bool) {
         self.pause.send_replace(pause);
+    }
+
+    /// The shards that it owns.
+    pub async fn owned(&self) -> Vec<u16> {
+        let owned = |engine: &Engine| engine.shards().filter(|shard| engine.owns(*shard)).collect();
+        self.look(owned).await.unwrap_or_default()
+    }
+
+    /// Whether it could take over what others own without asking for anything.
+    pub async fn is_warm(&self) -> bool {
+        self.look(|engine| engine.is_covered() && engine.is_warm()).await == Some(true)
+    }
+
+    async fn look<T: Send + 'static>(&self, at: impl FnOnce(&Engine) -> T + Send + 'static) -> Option<T> {
+        self.ingest.as_ref()?.window().look(at).await
     }
 
     pub fn runs(&self) -> bool {

@@ -24,10 +24,10 @@ const STEP: i64 = 100;
 /// What is true.
 pub struct Truth {
     pub simulator: Simulator,
-    /// Markets that are not open, or not there any more, since when.
+    /// Markets that are not open by their source, or not there any more, since when.
     pub closed: HashMap<MarketId, Instant>,
-    /// What an operator holds.
-    pub held: BTreeSet<MarketId>,
+    /// What an operator holds, since when.
+    pub held: BTreeMap<MarketId, Instant>,
 }
 
 impl Truth {
@@ -39,7 +39,7 @@ impl Truth {
             .map(|(id, market)| (id.clone(), market.status() == MarketStatus::Open))
             .collect();
         for (id, open) in &open {
-            if *open && !self.held.contains(id) {
+            if *open {
                 self.closed.remove(id);
             } else {
                 self.closed.entry(id.clone()).or_insert(now);
@@ -72,7 +72,7 @@ impl Shared {
             ..Config::default()
         };
         let simulator = Simulator::new(seed, config);
-        let truth = Truth { simulator, closed: HashMap::new(), held: BTreeSet::new() };
+        let truth = Truth { simulator, closed: HashMap::new(), held: BTreeMap::new() };
         Self(Arc::new(Mutex::new(truth)))
     }
 
@@ -84,11 +84,10 @@ impl Shared {
     pub fn hold(&self, market: &MarketId, hold: bool) {
         let mut truth = self.look();
         if hold {
-            truth.held.insert(market.clone());
+            truth.held.insert(market.clone(), Instant::now());
         } else {
             truth.held.remove(market);
         }
-        truth.note();
     }
 }
 

@@ -20,9 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::process::SHARDS;
 use crate::source::{NAME, Shared};
 
-/// A price may stand as open for so long after its source closed it: the longest bound of one hop (2 s of a source's silence), and
-/// half a second for what is on its way.
-pub const OPEN_FOR: Duration = Duration::from_millis(2_500);
+/// A price may stand as open for so long after its source closed it: the bounds of both hops (2 s of a source's silence, 1.5 s of an
+/// ingest's), since both may fail one after the other, and what looks take.
+pub const OPEN_FOR: Duration = Duration::from_millis(3_600);
 const TICK: Duration = Duration::from_millis(50);
 
 /// What goes wrong on a viewer's way to the log.
@@ -246,7 +246,8 @@ impl State {
                 if is_open {
                     open.insert(market.id.clone());
                 }
-                let since = truth.closed.get(&market.id).map(Instant::elapsed);
+                let since = [&market.id].map(|id| [truth.closed.get(id), truth.held.get(id)]);
+                let since = since.into_iter().flatten().flatten().map(Instant::elapsed).max();
                 let too_long = is_open && since.is_some_and(|since| since > OPEN_FOR);
                 if !too_long {
                     self.counted.remove(&market.id);
@@ -264,7 +265,7 @@ impl State {
         }
         shows.open = open.len();
         for (id, market) in truth.simulator.truth() {
-            let held = truth.held.contains(id);
+            let held = truth.held.contains_key(id);
             let should = market.status() == MarketStatus::Open && !held;
             shows.should += usize::from(should);
             let seen = self.followers.iter().filter(|f| *f.0 != CATALOGUE).find_map(|f| f.1.market(id));

@@ -1,5 +1,6 @@
 //! One run: a source, a few ingests, a log that fails, and two who look, in virtual time, from one seed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,11 +14,12 @@ use tictac_ingest::operator::{Act, Action};
 use tictac_ingest::service::Input;
 use tictac_ingest::testing::{Lossy, virtual_time};
 use tictac_proto::model::MarketId;
+use tictac_proto::position::Position;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::faults::{Fault, PLACES, Step, VIEWERS};
-use crate::process::{LOG_ENTRIES, Place, ROOM};
+use crate::process::{LOG_ENTRIES, Place, ROOM, SHARDS};
 use crate::source::{Shared, Source};
 use crate::viewer::{Shows, Sight, Viewer};
 
@@ -26,6 +28,8 @@ const STRETCHES: usize = 4;
 const WITHIN: Duration = Duration::from_secs(3);
 /// Until what is well is also right, once nothing new happens.
 const SETTLE: Duration = Duration::from_secs(3);
+/// What a takeover may take.
+const TAKEOVER: Duration = Duration::from_secs(2);
 /// One hop when all is well, ms.
 const HOP: u64 = 2;
 
@@ -34,6 +38,8 @@ const HOP: u64 = 2;
 pub enum Play {
     /// Stretches with faults, each until all is well again.
     Faults,
+    /// The owner dies, is stopped or is cut off: somebody else owns everything in time, and one that comes back changes nothing.
+    Takeover,
 }
 
 /// What came of it.
@@ -47,6 +53,23 @@ pub struct Outcome {
 #[derive(Debug, Default)]
 pub struct Spread {
     pub times: Vec<Duration>,
+}
+
+impl Spread {
+    /// One line for the table of faults; a campaign that fails in anything writes none.
+    pub fn line(&self, fault: &str, seeds: u64) -> String {
+        let mut times = BTreeMap::<u64, u64>::new();
+        for time in &self.times {
+            *times.entry(time.as_millis() as u64).or_default() += 1;
+        }
+        let fault = format!("whole ingests, {fault}");
+        let (wrong, stale_open, undeclared) = (0, 0, 0);
+        serde_json::json!({
+            "kind": "simulated", "fault": fault, "seeds": seeds, "converge_ms": times,
+            "wrong": wrong, "stale_open": stale_open, "undeclared": undeclared,
+        })
+        .to_string()
+    }
 }
 
 impl fmt::Display for Spread {
@@ -75,6 +98,7 @@ pub fn run(play: Play, seed: u64) -> Result<Outcome, String> {
         let mut world = World::new(seed, time);
         match play {
             Play::Faults => world.faults().await,
+            Play::Takeover => world.takeover().await,
         }
     })
 }
@@ -176,6 +200,72 @@ impl World {
         Ok(outcome)
     }
 
+    /// The epochs of shards.
+    async fn epochs(&self, shards: &[u16]) -> Vec<u64> {
+        let reader = LogReader::from(self.log.clone());
+        let mut epochs = Vec::new();
+        for shard in shards {
+            epochs.push(reader.tail(*shard, Position::new(u64::MAX, 0)).await.unwrap().head.epoch);
+        }
+        epochs
+    }
+
+    /// Who owns most, and what, once everybody could take over.
+    async fn owner(&self) -> (usize, Vec<u16>) {
+        loop {
+            let (mut most, mut owned, mut warm) = ((0, Vec::new()), 0, true);
+            for (i, place) in self.places.iter().enumerate() {
+                let shards = place.owned().await;
+                owned += shards.len();
+                warm &= place.is_warm().await;
+                if shards.len() > most.1.len() {
+                    most = (i, shards);
+                }
+            }
+            if warm && owned == usize::from(SHARDS) + 1 {
+                return most;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn takeover(&mut self) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        self.end_all().await;
+        self.well("the beginning").await?;
+        for what in ["takeover: killed", "takeover: stopped and revived", "takeover: cut off and back"] {
+            let Ok((owner, shards)) = timeout(Duration::from_secs(10), self.owner()).await else {
+                return Err(format!("{what}: not every shard is owned with all of the ingests warm"));
+            };
+            sleep(Duration::from_micros(self.dice.random_range(0..1_000_000))).await;
+            let before = self.epochs(&shards).await;
+            let begun = Instant::now();
+            match what {
+                "takeover: killed" => self.places[owner].kill(),
+                "takeover: stopped and revived" => self.places[owner].pause(true),
+                _ => self.places[owner].log.set(|faults| faults.is_cut = true),
+            }
+            while !self.epochs(&shards).await.iter().zip(&before).all(|(now, before)| now > before) {
+                if begun.elapsed() > TAKEOVER {
+                    return Err(format!("{what}: not taken over after {:?}", begun.elapsed()));
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+            outcome.stretches.push((vec![what], begun.elapsed()));
+            self.well(what).await?;
+            sleep_until(begun + Duration::from_secs(10)).await;
+            let taken = self.epochs(&shards).await;
+            self.end_all().await;
+            sleep(Duration::from_secs(2)).await;
+            if what != "takeover: killed" && self.epochs(&shards).await != taken {
+                return Err(format!("{what}: it came back and changed epochs {taken:?}"));
+            }
+            self.well(what).await?;
+            self.settle().await?;
+        }
+        Ok(outcome)
+    }
+
     /// Nothing is wrong any more.
     async fn end_all(&mut self) {
         for place in &mut self.places {
@@ -202,7 +292,7 @@ impl World {
         }
         self.mute.send_replace(false);
         self.is_writable = true;
-        let held: Vec<MarketId> = self.truth.look().held.iter().cloned().collect();
+        let held: Vec<MarketId> = self.truth.look().held.keys().cloned().collect();
         for market in held {
             self.act(&market, false).await;
             self.truth.hold(&market, false);
@@ -325,7 +415,7 @@ impl World {
                     let of: Vec<MarketId> = if hold {
                         truth.simulator.truth().map(|market| market.0.clone()).collect()
                     } else {
-                        truth.held.iter().cloned().collect()
+                        truth.held.keys().cloned().collect()
                     };
                     of.choose(&mut self.dice).cloned()
                 };
@@ -339,7 +429,7 @@ impl World {
 
     /// What an operator did is stored again, where the log may have forgotten it before anybody knew.
     async fn hold_again(&mut self) {
-        let held: Vec<MarketId> = self.truth.look().held.iter().cloned().collect();
+        let held: Vec<MarketId> = self.truth.look().held.keys().cloned().collect();
         for market in held {
             self.act(&market, true).await;
         }
