@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tictac_proto::limits::MAX_ID;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
@@ -52,6 +52,7 @@ pub async fn listen(
         free: format!("{}:free", settings.prefix),
         operator: format!("{}:operator", settings.prefix),
         probe: format!("{}:probe:{:016x}", settings.prefix, SmallRng::from_os_rng().random::<u64>()),
+        probes: Probes::default(),
         input,
         metrics,
         lossy: BTreeSet::new(),
@@ -83,6 +84,7 @@ struct Drain {
     operator: String,
     /// Where we tell ourselves that the subscription lives.
     probe: String,
+    probes: Probes,
     input: mpsc::Sender<Input>,
     metrics: Metrics,
     /// Sources of which messages were dropped and which the engine has not heard of yet.
@@ -92,15 +94,18 @@ struct Drain {
 impl Drain {
     /// One subscription, until it ends; why it did.
     async fn subscription(&mut self, link: &Link, tries: &mut u32) -> String {
-        let mut subscriber = match link.subscriber().await {
+        let (mut subscriber, master) = match link.subscriber().await {
             Ok(subscriber) => subscriber,
             Err(why) => return why,
         };
-        if let Err(error) = subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await {
-            return error.to_string();
-        }
-        if let Err(error) = subscriber.subscribe(&[&self.free, &self.operator, &self.probe]).await {
-            return error.to_string();
+        let subscribed = async {
+            subscriber.psubscribe(format!("{}*", escape(&self.prefix))).await?;
+            subscriber.subscribe(&[&self.free, &self.operator, &self.probe]).await
+        };
+        match timeout(link.deadline(), subscribed).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return format!("no answer to subscribing within {:?}", link.deadline()),
         }
         if *tries > 0 && self.input.send(Input::Broken).await.is_err() {
             return "the engine ended".into();
@@ -108,8 +113,7 @@ impl Drain {
         *tries = 0;
         tracing::info!(channels = format!("{}*", self.prefix), "listening to sources");
         let mut messages = subscriber.into_on_message();
-        let mut probes = Probes::default();
-        let master = link.known_master();
+        self.probes.begin();
         let mut ticks = interval(PROBE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let channel = self.probe.clone();
@@ -118,14 +122,14 @@ impl Drain {
             let message = tokio::select! {
                 message = messages.next() => message,
                 _ = ticks.tick() => {
-                    if probes.is_deaf() {
+                    if self.probes.is_deaf() {
                         return format!("what is published is not heard within {PROBE_WITHIN:?}");
                     }
                     if link.known_master() != master {
                         return "another server is the master now".into();
                     }
                     if publishing.len() < PROBES {
-                        let number = probes.next();
+                        let number = self.probes.next();
                         let channel = &channel;
                         publishing.push(async move {
                             (number, link.publish(channel, number.to_string().as_bytes()).await.is_ok())
@@ -135,7 +139,7 @@ impl Drain {
                 }
                 Some((number, done)) = publishing.next() => {
                     if done {
-                        probes.published(number);
+                        self.probes.published(number);
                     }
                     continue;
                 }
@@ -154,7 +158,8 @@ impl Drain {
                 continue;
             }
             if channel == self.probe {
-                probes.heard(message.get_payload::<String>().ok().and_then(|number| number.parse().ok()));
+                self.probes
+                    .heard(message.get_payload::<String>().ok().and_then(|number| number.parse().ok()));
                 continue;
             }
             if channel == self.operator {
@@ -208,6 +213,11 @@ struct Probes {
 }
 
 impl Probes {
+    /// A new subscription: what was published before says nothing of it.
+    fn begin(&mut self) {
+        (self.published, self.heard, self.unheard) = (self.last, self.last, None);
+    }
+
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
@@ -291,6 +301,14 @@ mod tests {
         assert!(probes.is_deaf(), "the later probe does not make the earlier one heard");
         probes.heard(Some(third));
         assert!(!probes.is_deaf());
+        // A new subscription; what an old probe's server still held does not count for it.
+        let old = probes.next();
+        probes.begin();
+        probes.heard(Some(old));
+        let fourth = probes.next();
+        probes.published(fourth);
+        tokio::time::advance(PROBE_WITHIN * 2).await;
+        assert!(probes.is_deaf());
     }
 
     #[test]

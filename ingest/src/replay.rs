@@ -311,7 +311,7 @@ fn envelope(source: &str, seq: u64, at: i64, body: &[u8]) -> Vec<u8> {
 async fn listen(link: Link, channel: String, heard: mpsc::Sender<Taken>) {
     let mut tries = 0;
     loop {
-        if let Ok(mut subscriber) = link.subscriber().await
+        if let Ok((mut subscriber, _)) = link.subscriber().await
             && subscriber.subscribe(&channel).await.is_ok()
         {
             tries = 0;

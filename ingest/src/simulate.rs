@@ -76,7 +76,7 @@ pub async fn simulate(
 async fn listen(link: Link, channel: String, ask: watch::Sender<()>) {
     let mut tries = 0;
     loop {
-        if let Ok(mut subscriber) = link.subscriber().await
+        if let Ok((mut subscriber, _)) = link.subscriber().await
             && subscriber.subscribe(&channel).await.is_ok()
         {
             tries = 0;

@@ -288,6 +288,13 @@ impl Sequencer {
         Entry { at, times, what: What::Gone { market: market.clone() } }
     }
 
+    /// An entry that says nothing. It gives a number to a write without any other entry, so that a log which lost it is found out.
+    pub fn nothing(&mut self, times: Times) -> Entry {
+        self.n += 1;
+        let at = Position::new(self.epoch, self.n);
+        Entry { at, times, what: What::Stop { markets: Vec::new(), reason: None } }
+    }
+
     /// A market as it is to be stored.
     #[must_use]
     pub fn stored(&self, market: &str) -> Option<Vec<u8>> {

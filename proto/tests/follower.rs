@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use tictac_proto::follower::{Event, Follower};
-use tictac_proto::log::{Alive, Live};
+use tictac_proto::log::{Alive, Entry, Live, What};
 use tictac_proto::position::Position;
+use tictac_proto::wire::Times;
 
 fn events(follower: &mut Follower, now: i64) -> Vec<Event> {
     std::iter::from_fn(|| follower.poll(now)).collect()
@@ -42,4 +43,20 @@ fn a_log_that_forgot_is_read_again_soon() {
     assert!(matches!(events(&mut follower, 2_000)[..], [Event::NeedSnapshots]));
     follower.handle_snapshots(next, Vec::new(), Vec::new(), 2_010);
     assert!(follower.is_following() && follower.at() == next);
+}
+
+#[test]
+fn snapshots_from_before_what_was_heard_are_read_again_soon_and_not_at_once() {
+    let at = Position::new(5, 7);
+    let mut follower = following(at);
+    let entry =
+        Entry { at: Position::new(6, 1), times: Times::default(), what: What::Gone { market: "1.1".into() } };
+    follower.handle_live(Live::Entry(entry), 100);
+    assert!(matches!(events(&mut follower, 100)[..], [Event::NeedSnapshots]));
+    follower.handle_snapshots(at, Vec::new(), Vec::new(), 110);
+    assert!(events(&mut follower, 110).is_empty(), "a log that is behind is not read without a pause");
+    follower.handle_time(600);
+    assert!(matches!(events(&mut follower, 600)[..], [Event::NeedSnapshots]));
+    follower.handle_snapshots(Position::new(6, 1), Vec::new(), Vec::new(), 610);
+    assert!(events(&mut follower, 610).is_empty() && follower.at() == Position::new(6, 1));
 }

@@ -479,6 +479,10 @@ impl Engine {
         }
         for market in overdue {
             let Some(meta) = self.markets.get_mut(&market) else { continue };
+            // It is asked for all the same: its source may be able to answer later.
+            if let Some(tracker) = self.sources.get_mut(&meta.source) {
+                tracker.want(market.clone());
+            }
             meta.unconfirmed = true;
             self.counters.unconfirmed += 1;
             tracing::warn!(%market, "suspended: its source did not image it after a loss");

@@ -327,6 +327,12 @@ impl Shard {
         if self.pending.is_empty() && !aged && self.gone.is_empty() && self.ready.is_empty() {
             return None;
         }
+        if self.pending.is_empty() {
+            // Snapshots alone: a failover that loses them must not go unseen, since the log would be trimmed as if they were stored.
+            let times = Times { source: now, received: now, ..Times::default() };
+            let entry = self.sequencer.nothing(times);
+            self.pending.push_back(entry);
+        }
         let mut batch = Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
         let mut bytes = 0;
         while batch.entries.len() < MAX_ENTRIES && bytes < MAX_BYTES {

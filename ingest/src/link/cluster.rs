@@ -15,6 +15,7 @@ use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use redis::{FromRedisValue, Value};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::address::{Server, Template};
 use super::node::{Failure, Node, Request};
@@ -113,22 +114,17 @@ impl Cluster {
         known.nodes.entry(server.clone()).or_insert_with(new).clone()
     }
 
-    /// Who has a key, and by which reading of the map.
-    pub(crate) async fn master(&self, key: &str) -> Result<(Server, u64), LogError> {
+    /// Who has a key, and by which reading of the map; nobody where the Cluster has lost the slot.
+    pub(crate) async fn master(&self, key: &str) -> Result<Option<(Server, u64)>, LogError> {
         let slot = slot(key);
         let (map, version, suspect) = self.map();
         let server = map.as_ref().and_then(|map| map.master(slot));
         if let Some(server) = server.filter(|_| !suspect) {
-            return Ok((server.clone(), version));
+            return Ok(Some((server.clone(), version)));
         }
         self.refresh(version).await?;
         let (map, version, _) = self.map();
-        match map.as_ref().and_then(|map| map.master(slot)) {
-            Some(server) => Ok((server.clone(), version)),
-            None => {
-                Err(LogError::Unavailable(format!("no server of the Cluster has slot {slot}, that of {key}")))
-            }
-        }
+        Ok(map.as_ref().and_then(|map| map.master(slot)).map(|server| (server.clone(), version)))
     }
 
     /// Any server that is in use, a different one each time.
@@ -168,19 +164,31 @@ impl Cluster {
         servers.shuffle(&mut SmallRng::from_os_rng());
         let mut why = String::from("no server is known");
         let least = old.as_ref().map_or(0, |map| map.epoch);
+        let mut lower: Option<Map> = None;
         for some in servers.chunks(ASKED) {
-            let mut asked: FuturesUnordered<_> = some.iter().map(|server| self.ask(server, least)).collect();
+            // Aside: one that is too late this time has its connection made for the next time.
+            let ask = |server: &Server| tokio::spawn(ask(self.node(server), server.clone()));
+            let mut asked: FuturesUnordered<_> = some.iter().map(ask).collect();
             while let Some(answer) = asked.next().await {
-                match answer {
-                    Ok(map) => {
+                match answer.unwrap_or_else(|error| Err(error.to_string())) {
+                    Ok(map) if map.epoch >= least => {
                         self.take(map);
                         return Ok(());
                     }
+                    // One that lags behind; or all, where the Cluster was made anew.
+                    Ok(map) => lower = lower.filter(|other| other.epoch >= map.epoch).or(Some(map)),
                     Err(error) => why = error,
                 }
             }
         }
-        Err(LogError::Unavailable(format!("no server says where the Cluster's slots are: {why}")))
+        match lower {
+            Some(map) => self.take(map),
+            None => {
+                let why = format!("no server says where the Cluster's slots are: {why}");
+                return Err(LogError::Unavailable(why));
+            }
+        }
+        Ok(())
     }
 
     /// The version of the map, for asking whether there is a newer one.
@@ -199,32 +207,29 @@ impl Cluster {
         known.version += 1;
         known.suspect = false;
     }
+}
 
-    /// What one server says.
-    async fn ask(&self, server: &Server, least: u64) -> Result<Map, String> {
-        let node = self.node(server);
-        let text = |failure: Failure| match failure {
-            Failure::Other(error) => format!("{server}: {error}"),
-            Failure::Moved => format!("{server}: sent us elsewhere"),
-        };
-        let mut info = redis::cmd("CLUSTER");
-        info.arg("INFO");
-        let info = node.send(Request { command: &info, is_call: false }).await.map_err(text)?;
-        let info = String::from_redis_value(info).map_err(|error| format!("{server}: {error}"))?;
-        let field =
-            |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
-        if field("cluster_state") != Some("ok") {
-            return Err(format!("{server} says that the Cluster is not whole"));
-        }
-        let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-        if epoch < least {
-            return Err(format!("{server} is at epoch {epoch}, behind {least}"));
-        }
-        let mut slots = redis::cmd("CLUSTER");
-        slots.arg("SLOTS");
-        let slots = node.send(Request { command: &slots, is_call: false }).await.map_err(text)?;
-        Map::read(epoch, &slots, server).ok_or_else(|| format!("{server} says nothing readable of its slots"))
+/// What one server says.
+async fn ask(node: Arc<Node>, server: Server) -> Result<Map, String> {
+    let until = Instant::now() + node.deadline();
+    let text = |failure: Failure| match failure {
+        Failure::Other(error) | Failure::Away(error) => format!("{server}: {error}"),
+        Failure::Moved => format!("{server}: sent us elsewhere"),
+    };
+    let mut info = redis::cmd("CLUSTER");
+    info.arg("INFO");
+    let info = node.send(Request { command: &info, is_call: false }, until).await.map_err(text)?;
+    let info = String::from_redis_value(info).map_err(|error| format!("{server}: {error}"))?;
+    let field =
+        |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
+    if field("cluster_state") != Some("ok") {
+        return Err(format!("{server} says that the Cluster is not whole"));
     }
+    let epoch = field("cluster_current_epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("SLOTS");
+    let slots = node.send(Request { command: &slots, is_call: false }, until).await.map_err(text)?;
+    Map::read(epoch, &slots, &server).ok_or_else(|| format!("{server} says nothing readable of its slots"))
 }
 
 #[cfg(test)]

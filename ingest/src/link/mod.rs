@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use redis::aio::PubSub;
 use redis::{Cmd, FromRedisValue};
+use tokio::time::{Instant, timeout_at};
 
 use self::address::Address;
 pub(crate) use self::address::Server;
@@ -34,6 +35,8 @@ use self::sentinel::Sentinels;
 pub use self::settings::RedisSettings;
 use crate::log::LogError;
 
+/// How much later than a server's own deadline a command is given up.
+const SOON_AFTER: Duration = Duration::from_millis(20);
 /// How often a command follows a key that moves.
 const MOVES: usize = 4;
 
@@ -67,6 +70,11 @@ impl Link {
         Ok(Self { deployment, deadline })
     }
 
+    /// The deadline of each command.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Runs a command on the server that has a key.
     pub(crate) async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, LogError> {
         self.send(Some(key), command, false).await
@@ -85,7 +93,8 @@ impl Link {
     }
 
     /// A connection of its own for subscriptions to plain channels, which every server of a Cluster brings.
-    pub(crate) async fn subscriber(&self) -> Result<PubSub, String> {
+    /// And to which master, where Sentinels name it.
+    pub(crate) async fn subscriber(&self) -> Result<(PubSub, Option<Server>), String> {
         match &self.deployment {
             Deployment::One(node) => node.subscriber().await,
             Deployment::Cluster(cluster) => {
@@ -107,13 +116,13 @@ impl Link {
         }
     }
 
-    /// The server that has a key, with a name to tell it from others.
-    pub(crate) async fn node_of(&self, key: &str) -> Result<(String, Arc<Node>), LogError> {
+    /// The server that has a key, with a name to tell it from others; none where a Cluster has lost the key's slot.
+    pub(crate) async fn node_of(&self, key: &str) -> Result<Option<(String, Arc<Node>)>, LogError> {
         match &self.deployment {
-            Deployment::One(node) => Ok((String::new(), node.clone())),
+            Deployment::One(node) => Ok(Some((String::new(), node.clone()))),
             Deployment::Cluster(cluster) => {
-                let (server, _) = cluster.master(key).await?;
-                Ok((server.to_string(), cluster.node(&server)))
+                let master = cluster.master(key).await?;
+                Ok(master.map(|(server, _)| (server.to_string(), cluster.node(&server))))
             }
         }
     }
@@ -134,11 +143,12 @@ impl Link {
         is_call: bool,
     ) -> Result<T, LogError> {
         let request = Request { command, is_call };
+        let until = Instant::now() + self.deadline;
         let cluster = match &self.deployment {
             Deployment::One(node) => {
-                return match node.send(request).await {
+                return match node.send(request, until).await {
                     Ok(value) => read(value),
-                    Err(Failure::Other(error)) => Err(error),
+                    Err(Failure::Other(error) | Failure::Away(error)) => Err(error),
                     Err(Failure::Moved) => Err(LogError::Unexpected(
                         "a key that is on another server: this is a Cluster, write redis+cluster://…".into(),
                     )),
@@ -149,23 +159,30 @@ impl Link {
         let work = async {
             for _ in 0..MOVES {
                 let (server, version) = match key {
-                    Some(key) => cluster.master(key).await?,
+                    Some(key) => match cluster.master(key).await? {
+                        Some(master) => master,
+                        None => {
+                            return Err(LogError::Unavailable(format!(
+                                "no server of the Cluster has the slot of {key}"
+                            )));
+                        }
+                    },
                     None => (cluster.any().await?, cluster.version()),
                 };
-                match cluster.node(&server).send(request).await {
+                match cluster.node(&server).send(request, until).await {
                     Ok(value) => return read(value),
                     Err(Failure::Moved) => cluster.refresh(version).await?,
-                    Err(Failure::Other(error)) => {
-                        if matches!(error, LogError::Unavailable(_)) {
-                            cluster.suspect();
-                        }
+                    Err(Failure::Other(error)) => return Err(error),
+                    Err(Failure::Away(error)) => {
+                        cluster.suspect();
                         return Err(error);
                     }
                 }
             }
             Err(LogError::Unavailable(format!("a key that moved {MOVES} times while it was asked for")))
         };
-        match tokio::time::timeout(self.deadline, work).await {
+        // A server's own deadline comes first, so that its connection is thrown away.
+        match timeout_at(until + SOON_AFTER, work).await {
             Ok(done) => done,
             Err(_) => {
                 cluster.suspect();

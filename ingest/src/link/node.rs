@@ -14,7 +14,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
 };
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::{Server, Template};
 use super::sentinel::Sentinels;
@@ -51,6 +51,8 @@ pub(crate) struct Node {
 struct Connection {
     /// Tells it from its successors.
     number: u64,
+    /// To which master, where Sentinels name it.
+    master: Option<Server>,
     /// Whether the functions were loaded over it.
     loaded: bool,
     connection: MultiplexedConnection,
@@ -75,6 +77,8 @@ pub(crate) struct Request<'a> {
 pub(crate) enum Failure {
     /// What is asked for lives elsewhere now.
     Moved,
+    /// The server can't be reached, or is not the one to talk to.
+    Away(LogError),
     /// Anything else.
     Other(LogError),
 }
@@ -107,40 +111,44 @@ impl Node {
         self.deadline
     }
 
-    async fn client(&self, protocol: ProtocolVersion) -> Result<Client, String> {
-        let client = match &self.place {
-            Place::Fixed(template, server) => template.client(server.as_ref(), protocol),
+    /// A client, and which master it is for.
+    async fn client(&self, protocol: ProtocolVersion) -> Result<(Client, Option<Server>), String> {
+        let (client, master) = match &self.place {
+            Place::Fixed(template, server) => (template.client(server.as_ref(), protocol), None),
             Place::Master(template, sentinels) => {
                 let master = sentinels.master().await?;
                 let client = template.client(Some(&master), protocol);
-                *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
-                client
+                *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
+                (client, Some(master))
             }
         };
-        client.map_err(|error| error.to_string())
+        Ok((client.map_err(|error| error.to_string())?, master))
     }
 
-    /// The master that the last connection was made to; nothing where the address says which server it is.
+    /// The master as Sentinels named it last; nothing where the address says which server it is.
     pub(crate) fn known_master(&self) -> Option<Server> {
         self.master.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A connection of its own for subscriptions to plain channels.
-    pub(crate) async fn subscriber(&self) -> Result<PubSub, String> {
+    /// A connection of its own for subscriptions to plain channels, and to which master.
+    pub(crate) async fn subscriber(&self) -> Result<(PubSub, Option<Server>), String> {
         self.connecting(async {
-            let client = self.client(ProtocolVersion::RESP2).await?;
-            client.get_async_pubsub().await.map_err(|error| error.to_string())
+            let (client, master) = self.client(ProtocolVersion::RESP2).await?;
+            Ok((client.get_async_pubsub().await.map_err(|error| error.to_string())?, master))
         })
         .await
     }
 
-    /// A connection of its own that brings what it is subscribed to at once, and says when it ends.
-    pub(crate) async fn pusher(&self, to: impl AsyncPushSender) -> Result<MultiplexedConnection, String> {
+    /// A connection of its own that brings what it is subscribed to at once, and says when it ends; and to which master.
+    pub(crate) async fn pusher(
+        &self,
+        to: impl AsyncPushSender,
+    ) -> Result<(MultiplexedConnection, Option<Server>), String> {
         self.connecting(async {
-            let client = self.client(ProtocolVersion::RESP3).await?;
+            let (client, master) = self.client(ProtocolVersion::RESP3).await?;
             let config = self.config().set_push_sender(to);
             let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-            connection.map_err(|error| error.to_string())
+            Ok((connection.map_err(|error| error.to_string())?, master))
         })
         .await
     }
@@ -158,15 +166,19 @@ impl Node {
             .set_response_timeout(Some(self.deadline))
     }
 
-    /// Sends a command, within the deadline.
-    pub(crate) async fn send(self: &Arc<Self>, request: Request<'_>) -> Result<Value, Failure> {
+    /// Sends a command, within the deadline and until then.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        request: Request<'_>,
+        until: Instant,
+    ) -> Result<Value, Failure> {
         self.watch();
-        match timeout(self.deadline, self.send_once(request)).await {
+        match timeout_at(until.min(Instant::now() + self.deadline), self.send_once(request)).await {
             Ok(done) => done,
             Err(_) => {
                 self.suspect();
                 let why = format!("no answer within {:?}", self.deadline);
-                Err(Failure::Other(LogError::Unavailable(why)))
+                Err(Failure::Away(LogError::Unavailable(why)))
             }
         }
     }
@@ -179,7 +191,7 @@ impl Node {
     }
 
     async fn send_once(&self, request: Request<'_>) -> Result<Value, Failure> {
-        let mut connection = self.connection(request.is_call).await.map_err(Failure::Other)?;
+        let mut connection = self.connection(request.is_call).await.map_err(Failure::Away)?;
         let mut answer = send(&mut connection.connection, request.command).await;
         // A connection to a Cluster's server loads nothing where that turned out to be a replica.
         if answer.as_ref().is_err_and(|error| error.to_string().contains("Function not found")) {
@@ -192,16 +204,19 @@ impl Node {
 
     async fn connection(&self, functions: bool) -> Result<Connection, LogError> {
         let mut current = self.current.lock().await;
-        let mut connection = match current.take() {
+        // One to an old master is of no use, though it answers.
+        let of_today = current.take().filter(|connection| connection.master == self.known_master());
+        let mut connection = match of_today {
             Some(connection) => connection,
             None => {
-                let client = self.client(ProtocolVersion::RESP2).await.map_err(LogError::Unavailable)?;
+                let (client, master) =
+                    self.client(ProtocolVersion::RESP2).await.map_err(LogError::Unavailable)?;
                 let connection = client
                     .get_multiplexed_async_connection_with_config(&self.config())
                     .await
                     .map_err(|error| LogError::Unavailable(error.to_string()))?;
                 let number = self.made.fetch_add(1, Ordering::Relaxed);
-                Connection { number, loaded: false, connection }
+                Connection { number, master, loaded: false, connection }
             }
         };
         if functions && !connection.loaded {
@@ -226,6 +241,7 @@ impl Node {
             if current.as_ref().is_some_and(|connection| connection.number == number) {
                 *current = None;
             }
+            return Err(Failure::Away(log_error(&error)));
         }
         Err(Failure::Other(log_error(&error)))
     }
@@ -252,16 +268,14 @@ impl Node {
         }
     }
 
-    /// Asks whether the master is still the master: where Sentinels name another one, the connection to the old one is
-    /// thrown away, though it answers. That is what a master does which was cut off from the others.
+    /// Asks whether the master is still the master: where Sentinels name another one, connections to the old one are left,
+    /// though it answers. That is what a master does which was cut off from the others.
     pub(crate) async fn check(&self) {
         let Place::Master(_, sentinels) = &self.place else { return };
         let Ok(master) = sentinels.master().await else { return };
-        let mut current = self.current.lock().await;
         let mut known = self.master.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref().is_some_and(|known| *known != master) {
             tracing::warn!(%master, "another master: leaving the old one");
-            *current = None;
         }
         *known = Some(master);
     }

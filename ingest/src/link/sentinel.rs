@@ -2,6 +2,7 @@
 //! as long as it is cut off, so of what they say the latest configuration counts, as among themselves.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,13 +15,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::address::{Server, Template};
 
 /// How long the others may still answer once one has.
-const OTHERS: Duration = Duration::from_millis(50);
+const OTHERS: Duration = Duration::from_millis(250);
 
 /// The Sentinels of one master.
 #[derive(Debug)]
 pub(crate) struct Sentinels {
     name: String,
-    sentinels: Vec<Sentinel>,
+    sentinels: Vec<Arc<Sentinel>>,
     deadline: Duration,
 }
 
@@ -38,19 +39,24 @@ impl std::fmt::Debug for Sentinel {
 
 impl Sentinels {
     pub(crate) fn new(name: String, sentinels: Vec<(Template, Server)>, deadline: Duration) -> Self {
-        let sentinel = |(template, server)| Sentinel { template, server, connection: Mutex::new(None) };
+        let sentinel =
+            |(template, server)| Arc::new(Sentinel { template, server, connection: Mutex::new(None) });
         Self { name, sentinels: sentinels.into_iter().map(sentinel).collect(), deadline }
     }
 
     /// The master.
     pub(crate) async fn master(&self) -> Result<Server, String> {
-        let mut asked: FuturesUnordered<_> =
-            self.sentinels.iter().map(|sentinel| sentinel.ask(&self.name, self.deadline)).collect();
+        // Aside: one that is too late this time has its connection made for the next time.
+        let ask = |sentinel: &Arc<Sentinel>| {
+            let (sentinel, name, deadline) = (sentinel.clone(), self.name.clone(), self.deadline);
+            tokio::spawn(async move { sentinel.ask(&name, deadline).await })
+        };
+        let mut asked: FuturesUnordered<_> = self.sentinels.iter().map(ask).collect();
         let mut deadline = Instant::now() + self.deadline;
         let mut latest: Option<(u64, Server)> = None;
         let mut why = format!("no answer within {:?}", self.deadline);
         while let Ok(Some(answer)) = timeout_at(deadline, asked.next()).await {
-            match answer {
+            match answer.unwrap_or_else(|error| Err(error.to_string())) {
                 Ok(answer) => {
                     if latest.is_none() {
                         deadline = deadline.min(Instant::now() + OTHERS);

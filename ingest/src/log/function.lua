@@ -1,6 +1,7 @@
 #!lua name=tictac_4
 -- The write side of a shard's log. Whoever changes what a function does raises the version in the library's and the
--- functions' names, so that programs of both versions can run side by side.
+-- functions' names, so that programs of both versions can write side by side. (Since 4 the channels are sharded: followers of 3
+-- don't hear them.)
 --
 -- KEYS, for all: 1 owner's lease, 2 epoch, 3 number of the last entry, 4 log, 5 ids of the markets with a snapshot,
 -- 6 how far each source's stream is in the log (hash of source and stream id);

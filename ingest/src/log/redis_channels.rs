@@ -7,7 +7,7 @@
 //! Three ways to hear nothing though all seems well, and what finds them. A half-open connection: it is pinged every second,
 //! and a request without an answer within the deadline (2 s) ends it. A server that answers and is no longer the one
 //! that others write to: the link asks Sentinels, or the Cluster, twice a second. A server that answers and brings
-//! nothing: where nothing came for two seconds though a shard has an owner, which would say so twice a second, the
+//! nothing: where nothing came between four pings though a shard has an owner, which would say so twice a second, the
 //! connection is made anew. A writer that is gone shows as silence of `alive`, which the follower watches.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::outbox::Outbox;
 use super::redis::Shared;
 use super::redis_live::{LONGEST_WAIT, SHORTEST_WAIT, Wanted};
-use crate::link::Node;
+use crate::link::{Node, Server};
 
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// Channels subscribed at once.
@@ -125,7 +125,9 @@ impl Channels {
                 Ok::<(), ()>(())
             };
             let reason = match self.node.pusher(push).await {
-                Ok(connection) => self.serve(connection, &heard, &mut worked).await,
+                Ok((connection, master)) => {
+                    self.serve(connection, master.as_ref(), &heard, &mut worked).await
+                }
                 Err(reason) => reason,
             };
             if worked {
@@ -145,8 +147,13 @@ impl Channels {
     }
 
     /// Serves one connection until it breaks; says why it did.
-    async fn serve(&self, connection: MultiplexedConnection, heard: &Heard, worked: &mut bool) -> String {
-        let master = self.node.known_master();
+    async fn serve(
+        &self,
+        connection: MultiplexedConnection,
+        master: Option<&Server>,
+        heard: &Heard,
+        worked: &mut bool,
+    ) -> String {
         let mut subscriptions = Subscriptions::default();
         let mut pings = interval(PING_EVERY);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -162,7 +169,7 @@ impl Channels {
                     if request.is_some() =>
                 {
                     request = None;
-                    *worked = true;
+                    *worked |= done.is_ok();
                     match done {
                         Err(reason) => return reason,
                         Ok(Done::Subscribed { here, elsewhere }) => {
@@ -193,8 +200,10 @@ impl Channels {
                 () = heard.news.notified() => {
                     let taken = std::mem::take(&mut *heard.taken.lock().unwrap_or_else(PoisonError::into_inner));
                     // What we gave back ourselves is not among the answered any more.
-                    let taken: Vec<u16> =
+                    let mut taken: Vec<u16> =
                         taken.into_iter().filter(|s| subscriptions.answered.remove(s).is_some()).collect();
+                    // What is not wanted here any more is followed at its new place already.
+                    taken.retain(|shard| self.wants(*shard));
                     if !taken.is_empty() {
                         subscriptions.elsewhere.extend(&taken);
                         self.outbox.lost(taken, "the server gave the shards to another one".into());
@@ -203,12 +212,16 @@ impl Channels {
                 }
                 _ = pings.tick() => {
                     due = true;
-                    if self.node.known_master() != master {
+                    if self.node.known_master().as_ref() != master {
                         return "another server is the master now".into();
                     }
                 }
             }
         }
+    }
+
+    fn wants(&self, shard: u16) -> bool {
+        self.wanted.shards.lock().unwrap_or_else(PoisonError::into_inner).shards.contains_key(&shard)
     }
 
     /// Answers every request for shards that the server has confirmed.

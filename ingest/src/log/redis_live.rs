@@ -169,7 +169,7 @@ impl FollowerTask {
         let mut failed = None;
         for shard in wanted.keys() {
             match self.log.link.node_of(&self.log.keys.live(*shard)).await {
-                Ok((name, node)) => {
+                Ok(Some((name, node))) => {
                     if !self.servers.contains_key(&name) {
                         let wanted = Arc::new(Wanted::default());
                         let channels = Channels {
@@ -190,6 +190,8 @@ impl FollowerTask {
                         (placed.server, placed.moves) = (name, placed.moves + 1);
                     }
                 }
+                // The Cluster has lost its slot; the others may be well.
+                Ok(None) => failed = Some(format!("no server of the Cluster has shard {shard}")),
                 Err(error) => {
                     // The others would fail as well, each after a deadline; they stay where they are.
                     failed = Some(error.to_string());

@@ -308,7 +308,7 @@ impl Task {
             other => other,
         };
         let Some(desk) = self.desks.get_mut(&shard) else { return };
-        desk.doing = Doing::Nothing;
+        let was = std::mem::replace(&mut desk.doing, Doing::Nothing);
         match outcome {
             Outcome::Written { entries, seconds } => {
                 let metrics = &self.settings.metrics;
@@ -352,6 +352,7 @@ impl Task {
                 self.say_starts();
             }
             Outcome::Denied(error) => {
+                desk.look_next |= was == Doing::Looking;
                 desk.tries = if matches!(error, LogError::Held { .. }) { 0 } else { desk.tries + 1 };
                 desk.pause = pause(&error, desk.tries);
                 self.engine.handle_denied(shard, matches!(error, LogError::Held { .. }));

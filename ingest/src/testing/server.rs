@@ -41,6 +41,14 @@ impl RedisServer {
         Self::start_as(false, |_| Ok(more.iter().map(|m| (*m).to_owned()).collect()))
     }
 
+    /// Starts a Sentinel with these settings.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_sentinel(settings: &[&str]) -> Result<Self, String> {
+        Self::start_as(true, |_| Ok(settings.iter().map(|s| (*s).to_owned()).collect()))
+    }
+
     /// Starts a server, or a Sentinel, with settings made for each attempt.
     pub(super) fn start_as(
         is_sentinel: bool,

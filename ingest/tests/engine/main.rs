@@ -121,6 +121,24 @@ fn running(now: i64) -> (Shelves, Engine, Arc<str>) {
     (shelves, engine, "a".into())
 }
 
+/// A failover that loses a batch of snapshots alone would go unseen, and the log be trimmed as if they were stored.
+#[test]
+fn snapshots_alone_take_a_number() {
+    let (mut shelves, mut engine, a) = running(0);
+    assert!(engine.handle_message(&a, Some(1), 0));
+    engine.handle_updates(&a, [image("1.1", "e1")], times(0));
+    shelves.write(&mut engine, 0);
+    engine.handle_updates(&a, [set("1.1", MarketField::Matched, 7)], times(1));
+    shelves.write(&mut engine, 1);
+    let shard = engine.shards().find(|s| *s != CATALOGUE && engine.written(*s).seq > 1).unwrap();
+    let before = engine.written(shard);
+    // Later the changed market is stored, and nothing else is there to be said.
+    let batch = engine.take_batch(shard, 10_000).unwrap();
+    assert_eq!((batch.snapshots.len(), batch.entries.len(), batch.first), (1, 1, before.seq + 1));
+    engine.handle_written(shard);
+    assert!(engine.written(shard) > before);
+}
+
 #[test]
 fn an_epoch_that_others_wrote_under_is_never_gone_below() {
     let (_, mut engine, _) = running(0);

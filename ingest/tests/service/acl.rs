@@ -88,3 +88,65 @@ async fn each_user_does_its_work_and_nothing_else() {
     }
     process.stop().await;
 }
+
+/// With the shipped users and settings a replica has its copy, and takes the place of a master that dies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shipped_users_and_settings_fail_over() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let line = |file: &str, begins: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(shipped.join(file)).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(begins))
+            .unwrap_or_else(|| panic!("{begins} in {file}"));
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let (user, auth) = (line("redis.conf", "masteruser"), line("redis.conf", "masterauth"));
+    let users = shipped.join("users.acl");
+    let as_replica =
+        ["--aclfile", users.to_str().unwrap(), "--masteruser", &user[1], "--masterauth", &auth[1]];
+    let quick = ["--repl-diskless-sync-delay", "0"];
+    let mut master = RedisServer::start_with(&[&as_replica[..], &quick].concat()).unwrap();
+    let port = master.port().to_string();
+    let of_it = ["--replicaof", "127.0.0.1", &port];
+    let replica = RedisServer::start_with(&[&as_replica[..], &quick, &of_it].concat()).unwrap();
+    let sentinel = RedisServer::start_sentinel(&[
+        &format!("sentinel monitor odds 127.0.0.1 {port} 1"),
+        "sentinel down-after-milliseconds odds 1000",
+        "sentinel failover-timeout odds 4000",
+        &line("sentinel.conf", "sentinel auth-user").join(" "),
+        &line("sentinel.conf", "sentinel auth-pass").join(" "),
+    ])
+    .unwrap();
+    let says = |what: &[&[u8]]| format!("{:?}", sentinel.command(what).unwrap());
+    let until = async |what: &str, so: &dyn Fn() -> bool| {
+        let asked = async {
+            while !so() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap_or_else(|_| panic!("{what}"));
+    };
+    let replicas = || says(&[b"SENTINEL", b"REPLICAS", b"odds"]);
+    until("the replica is in step", &|| {
+        replicas().contains("master-link-status'), bulk-string('\"ok") || replicas().contains("\"ok\"")
+    })
+    .await;
+    let url = format!("redis+sentinel://tictac-ingest:CHANGE-ME-INGEST@127.0.0.1:{}/odds", sentinel.port());
+    let log = LogWriter::from(RedisLog::new(RedisSettings::new(&url)).unwrap());
+    let owner = Owner { id: "a".into(), slot: 1 };
+    let before = log.acquire(0, &owner, 0, 1_764_000_000_000).await.unwrap().epoch;
+    master.kill();
+    let named = || says(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"odds"]);
+    until("the replica is named", &|| named().contains(&replica.port().to_string())).await;
+    let again = async {
+        loop {
+            match log.acquire(0, &owner, before, 1_764_000_000_000).await {
+                Ok(acquired) => return acquired.epoch,
+                Err(LogError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), again).await.expect("it goes on there") > before);
+}

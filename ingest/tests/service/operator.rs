@@ -36,8 +36,8 @@ async fn what_an_operator_suspends_stays_so_through_takeovers_and_a_redis_that_f
     let mut updates = Vec::new();
     simulator.advance(1_764_000_000_000, &mut updates);
     source.say(&updates).await;
-    let standby = Process::start(&server);
     gateway.until("all is there", |g| g.books().len() == simulator.truth().count()).await;
+    let standby = Process::start(&server);
     let open: Vec<MarketId> = simulator
         .truth()
         .filter(|(_, market)| market.status() == MarketStatus::Open)

@@ -1,6 +1,6 @@
 //! One run: a source, a few ingests, a log that fails, and two who look, in virtual time, from one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -116,6 +116,8 @@ struct World {
     mute: watch::Sender<bool>,
     /// Whether the log can be written: an operator's act that it does not take is none.
     is_writable: bool,
+    /// What an operator ever held.
+    ever_held: BTreeSet<MarketId>,
     /// When an operator acted last: later acts count, whatever the clock says.
     acted: i64,
 }
@@ -162,6 +164,7 @@ impl World {
             quiet,
             mute,
             is_writable: true,
+            ever_held: BTreeSet::new(),
             acted: 0,
         }
     }
@@ -429,14 +432,15 @@ impl World {
 
     /// What an operator did is stored again, where the log may have forgotten it before anybody knew.
     async fn hold_again(&mut self) {
-        let held: Vec<MarketId> = self.truth.look().held.keys().cloned().collect();
-        for market in held {
-            self.act(&market, true).await;
+        for market in self.ever_held.clone() {
+            let held = self.truth.look().held.contains_key(&market);
+            self.act(&market, held).await;
         }
     }
 
     async fn act(&mut self, market: &MarketId, hold: bool) {
         self.acted = now_ms().max(self.acted + 1);
+        self.ever_held.insert(market.clone());
         let act = Act {
             action: if hold { Action::Suspend } else { Action::Resume },
             scope: format!("market:{market}"),

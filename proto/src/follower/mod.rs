@@ -275,7 +275,8 @@ impl Follower {
         if self.state == State::Waiting {
             return;
         }
-        if head < self.at && (on(Guard::LowerEpochs) || head.epoch == self.at.epoch) {
+        let is_behind = self.queue.iter().any(|entry| entry.at.epoch > head.epoch);
+        if is_behind || head < self.at && (on(Guard::LowerEpochs) || head.epoch == self.at.epoch) {
             self.counters.old_epochs += 1;
             self.handle_unread(now);
             return;
