@@ -41,9 +41,11 @@ bench: ## speed, in absolute figures, and instruction counts (needs valgrind)
 	cargo run --release -p tictac-ingest --example chain_speed
 	cargo run --release -p tictac-ingest --example chain_speed -- --instructions
 
-soak: ## the simulation for as long as SEEDS says; reports for the table of faults
+soak: ## the simulations for as long as SEEDS and INGEST_SEEDS say; reports for the table of faults
 	TICTAC_SEEDS=$${SEEDS:-200000} TICTAC_FAULTS_FILE=$(FAULTS) \
 		cargo test --release -p tictac-gateway --test simulation ten_thousand_seeds -- --nocapture
+	TICTAC_SEEDS=$${INGEST_SEEDS:-20000} TICTAC_FAULTS_FILE=$(FAULTS) \
+		cargo test --release -p tictac-ingest --test simulation -- --nocapture --test-threads=1
 	TICTAC_HOURS=24 cargo test --release -p tictac-ingest --test eviction -- --nocapture
 
 chaos: ## faults with real processes, RUNS times each, alone on the machine, within their bounds; reports for the table

@@ -1,6 +1,7 @@
 //! The engine against a log that is a few maps: whatever sources say, what is written holds the truth at every moment.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod ownership;
 mod shelves;
 mod streams;
 mod switch;
@@ -119,33 +120,6 @@ fn running(now: i64) -> (Shelves, Engine, Arc<str>) {
     let (mut shelves, mut engine) = (Shelves::default(), Engine::new(settings()));
     shelves.acquire(&mut engine, now);
     (shelves, engine, "a".into())
-}
-
-/// A failover that loses a batch of snapshots alone would go unseen, and the log be trimmed as if they were stored.
-#[test]
-fn snapshots_alone_take_a_number() {
-    let (mut shelves, mut engine, a) = running(0);
-    assert!(engine.handle_message(&a, Some(1), 0));
-    engine.handle_updates(&a, [image("1.1", "e1")], times(0));
-    shelves.write(&mut engine, 0);
-    engine.handle_updates(&a, [set("1.1", MarketField::Matched, 7)], times(1));
-    shelves.write(&mut engine, 1);
-    let shard = engine.shards().find(|s| *s != CATALOGUE && engine.written(*s).seq > 1).unwrap();
-    let before = engine.written(shard);
-    // Later the changed market is stored, and nothing else is there to be said.
-    let batch = engine.take_batch(shard, 10_000).unwrap();
-    assert_eq!((batch.snapshots.len(), batch.entries.len(), batch.first), (1, 1, before.seq + 1));
-    engine.handle_written(shard);
-    assert!(engine.written(shard) > before);
-}
-
-#[test]
-fn an_epoch_that_others_wrote_under_is_never_gone_below() {
-    let (_, mut engine, _) = running(0);
-    let own = engine.seen_epoch(0);
-    engine.handle_epoch(0, own + 5_000);
-    engine.handle_epoch(0, own + 1);
-    assert_eq!((engine.seen_epoch(0), engine.seen_epoch(1)), (own + 5_000, own));
 }
 
 #[test]
