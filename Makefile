@@ -55,5 +55,6 @@ chaos: ## faults with real processes, RUNS times each, alone on the machine, wit
 	TICTAC_STRICT=1 TICTAC_CHAOS_RUNS=$${RUNS:-20} TICTAC_FAULTS_FILE=$(FAULTS) \
 		cargo test -p tictac-loadtest --test chaos -- --nocapture --include-ignored --test-threads=1
 
-faults-table: ## what make soak and make chaos reported, into ARCHITECTURE.md
-	cargo run -q -p tictac-loadtest --bin tictac-faults -- $(FAULTS) --into ARCHITECTURE.md --at-least 100000
+faults-table: ## what make soak and make chaos reported, into ARCHITECTURE.md; with KEEP=1 other rows stay
+	cargo run -q -p tictac-loadtest --bin tictac-faults -- $(FAULTS) --into ARCHITECTURE.md \
+		$(if $(KEEP),--keep,--at-least 100000)

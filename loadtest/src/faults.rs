@@ -5,7 +5,6 @@
 //! often everything agreed after so many virtual ms (`converge_ms`, an object).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
@@ -14,6 +13,10 @@ use serde::Deserialize;
 pub const BEGIN: &str = "<!-- faults: begin -->";
 /// Where it ends.
 pub const END: &str = "<!-- faults: end -->";
+
+const SIMULATED: &str = "simulated: ";
+const HEAD: &str = "| fault | times | detected, ms (half / all within) | converged, ms (half / all within) | wrong books | \
+                    stale opens | undeclared losses |\n|---|---|---|---|---|---|---|\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -129,18 +132,20 @@ impl Faults {
     /// The table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut out = String::from(
-            "| fault | times | detected, ms (half / all within) | converged, ms (half / all within) | wrong books | \
-             stale opens | undeclared losses |\n|---|---|---|---|---|---|---|\n",
-        );
+        let rows: String = self.rows().into_iter().map(|row| row.1).collect();
+        format!("{HEAD}{rows}")
+    }
+
+    /// What a row is called, and the row.
+    fn rows(&self) -> Vec<(String, String)> {
+        let mut out = Vec::new();
         for kind in [Kind::Real, Kind::Simulated] {
             let rows = self.rows.iter().filter(|r| r.0.0 == kind);
             for ((_, fault), row) in rows {
-                let kind = if kind == Kind::Real { "" } else { "simulated: " };
-                // Writing to a String can't fail.
-                let _ = writeln!(
-                    out,
-                    "| {kind}{fault} | {} | {} | {} | {} | {} | {} |",
+                let kind = if kind == Kind::Real { "" } else { SIMULATED };
+                let name = format!("{kind}{fault}");
+                let line = format!(
+                    "| {name} | {} | {} | {} | {} | {} | {} |\n",
                     row.times,
                     row.detect.shown(),
                     row.converge.shown(),
@@ -148,16 +153,17 @@ impl Faults {
                     row.stale_open,
                     row.undeclared
                 );
+                out.push((name, line));
             }
         }
         out
     }
 
-    /// The document with the table between its marks.
+    /// The document with the table between its marks. `keep` leaves rows of faults that no line speaks of.
     ///
     /// # Errors
     /// Where the marks are not there.
-    pub fn put(&self, document: &str) -> anyhow::Result<String> {
+    pub fn put(&self, document: &str, keep: bool) -> anyhow::Result<String> {
         let (Some(begin), Some(end)) = (document.find(BEGIN), document.find(END)) else {
             bail!("the document has no {BEGIN} and {END}: put them where the table is to be");
         };
@@ -165,7 +171,18 @@ impl Faults {
             bail!("{END} comes before {BEGIN}: swap them");
         }
         let (before, after) = (&document[..begin + BEGIN.len()], &document[end..]);
-        Ok(format!("{before}\n{}{after}", self.table()))
+        let mut rows = self.rows();
+        if keep {
+            let names: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
+            let lines = document[begin + BEGIN.len()..end].lines();
+            let kept = lines.filter_map(|line| Some((line.strip_prefix("| ")?.split_once(" | ")?.0, line)));
+            let kept = kept.filter(|(name, _)| *name != "fault" && names.iter().all(|new| new != name));
+            rows.extend(kept.map(|(name, line)| (name.to_owned(), format!("{line}\n"))).collect::<Vec<_>>());
+            // As they come otherwise: real ones first, each kind by name.
+            rows.sort_by_key(|(name, _)| (name.starts_with(SIMULATED), name.clone()));
+        }
+        let rows: String = rows.into_iter().map(|row| row.1).collect();
+        Ok(format!("{before}\n{HEAD}{rows}{after}"))
     }
 }
 
@@ -197,15 +214,25 @@ mod tests {
         assert_eq!(table.split_once("|---|---|---|---|---|---|---|\n").unwrap().1, expected);
 
         let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let put = faults.put(&document).unwrap();
+        let put = faults.put(&document, false).unwrap();
         assert_eq!(put, format!("before\n{BEGIN}\n{table}{END}\nafter\n"));
-        assert_eq!(faults.put(&put).unwrap(), put, "again is the same");
+        assert_eq!(faults.put(&put, false).unwrap(), put, "again is the same");
+
+        let mut later = Faults::default();
+        let line = r#"{"kind":"real","fault":"slow","detect_ms":1,"converge_ms":2,"wrong":0,"stale_open":0,"undeclared":0}"#;
+        later.read(line).unwrap();
+        let kept = later.put(&put, true).unwrap();
+        assert_eq!(
+            kept,
+            put.replace("| slow | 1 | – | – |", "| slow | 1 | 1 / 1 | 2 / 2 |"),
+            "the others stay"
+        );
     }
 
     #[test]
     fn what_is_no_report_is_named() {
         let error = Faults::default().read("{}\n").unwrap_err();
         assert!(error.to_string().starts_with("line 1 is no report"), "{error}");
-        assert!(Faults::default().put("no marks").unwrap_err().to_string().contains(BEGIN));
+        assert!(Faults::default().put("no marks", false).unwrap_err().to_string().contains(BEGIN));
     }
 }

@@ -19,7 +19,7 @@ const NOT_WAITING: i64 = 60_000;
 /// Most markets that one request for images names.
 const MAX_ASKED: usize = 256;
 /// How much later than the catalogue's owner others ask for images, ms: most come by then.
-const ASK_LATER: i64 = 1_000;
+const ASK_LATER: i64 = 500;
 
 /// How a source's input reaches the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,8 @@ pub struct InputTracker {
     /// When the source was first heard with untrusted markets.
     waiting_since: Option<i64>,
     asked: Option<i64>,
+    /// Since when it waits for the images that another one may ask for.
+    waits_since: Option<i64>,
     taken: Option<u64>,
     taken_at: i64,
     untold: u32,
@@ -128,6 +130,7 @@ impl InputTracker {
             all_wanted: false,
             waiting_since: None,
             asked: None,
+            waits_since: None,
             taken: None,
             taken_at: i64::MIN / 2,
             untold: 0,
@@ -339,12 +342,17 @@ impl InputTracker {
             (self.taken, self.taken_at, self.untold) = (Some(seq), now, 0);
         }
         let wants = self.all_wanted || !self.untrusted.is_empty() || !self.wanted.is_empty();
-        if wants && !leads && self.asked.is_none() {
-            self.asked = Some(now.saturating_sub(every) + ASK_LATER);
+        let due = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());
+        // Who does not lead waits once, however much more it needs meanwhile.
+        let waits = wants && due && !leads && self.asked.is_none() && {
+            let since = *self.waits_since.get_or_insert(now);
+            (0..ASK_LATER).contains(&(now - since))
+        };
+        if !wants {
+            self.waits_since = None;
         }
-        let ask = self.asked.is_none_or(|asked| now.abs_diff(asked) >= every.unsigned_abs());
-        if wants && ask {
-            self.asked = Some(now);
+        if wants && due && !waits {
+            (self.asked, self.waits_since) = (Some(now), None);
             if std::mem::take(&mut self.all_wanted) {
                 out.push(Control::Image(Vec::new()));
             }

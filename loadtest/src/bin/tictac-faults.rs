@@ -23,6 +23,9 @@ struct Cli {
     /// The document; without it the table goes to standard output.
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
+    /// Leave rows of faults that no report speaks of.
+    #[arg(long)]
+    keep: bool,
     /// Refuse fewer simulated runs than this.
     #[arg(long, default_value_t = 0, value_name = "N")]
     at_least: u64,
@@ -48,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     };
     let document =
         std::fs::read_to_string(&into).with_context(|| format!("{} can't be read", into.display()))?;
-    std::fs::write(&into, faults.put(&document)?)
+    std::fs::write(&into, faults.put(&document, cli.keep)?)
         .with_context(|| format!("{} can't be written", into.display()))?;
     println!("{}: {} simulated runs", into.display(), faults.seeds());
     Ok(())
