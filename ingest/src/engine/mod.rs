@@ -5,6 +5,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod` | the engine and what its shell calls |
+//! | `alive` | what is vouched for of each source's feed, and when |
 //! | `apply` | an update → the right shard's sequencer and the catalogue |
 //! | `checkpoint` | how far sources' streams are in the log for sure |
 //! | [`catalogue`] | what the catalogue has of a market |
@@ -21,6 +22,7 @@
 //! snapshots are: its source's feed is *recovering* until every market is imaged. Lost input makes it *stale* until the
 //! same.
 
+mod alive;
 mod apply;
 pub mod catalogue;
 mod checkpoint;
@@ -36,10 +38,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use tictac_proto::log::{Alive, CATALOGUE, FeedReport};
+use tictac_proto::log::CATALOGUE;
 use tictac_proto::model::{Book, MarketId};
 use tictac_proto::position::Position;
-use tictac_proto::wire::{FeedState, Times};
+use tictac_proto::wire::Times;
 
 pub use self::input::{Control, Lane, Sequence};
 pub use self::problems::{Problems, Seen};
@@ -50,7 +52,7 @@ use self::input::InputTracker;
 use self::shard::Shard;
 pub use self::switch::OPERATOR;
 use self::switch::Own;
-use crate::log::{Batch, Resume};
+use crate::log::Batch;
 use crate::operator::Ledger;
 use crate::problem::{Problem, ProblemKind};
 
@@ -257,28 +259,6 @@ impl Engine {
         self.blind = blind;
     }
 
-    /// The feed of every source.
-    #[must_use]
-    pub fn feeds(&self, now: i64) -> Vec<FeedReport> {
-        let report = |(source, tracker): (&Arc<str>, &InputTracker)| FeedReport {
-            source: source.clone(),
-            state: tracker.state(now, self.settings.stale_after(source)).max(self.least()),
-            as_of: tracker.as_of(now),
-        };
-        self.sources.iter().map(report).collect()
-    }
-
-    /// The feed of one source.
-    #[must_use]
-    pub fn feed(&self, source: &str, now: i64) -> Option<FeedState> {
-        self.sources.get(source).map(|t| t.state(now, self.settings.stale_after(source)).max(self.least()))
-    }
-
-    /// No feed is better than this.
-    fn least(&self) -> FeedState {
-        if self.blind { FeedState::Recovering } else { FeedState::Live }
-    }
-
     /// Makes a source known before it says something. Whether there was room for it.
     pub fn add_source(&mut self, source: &Arc<str>, lane: Lane, now: i64) -> bool {
         if self.sources.contains_key(source) {
@@ -399,22 +379,6 @@ impl Engine {
         let mut batch = shard.take_batch(now, settings)?;
         batch.resume = shard.take_resume(checkpoint.held());
         Some(batch)
-    }
-
-    /// The next `alive` of a shard, and how far sources' streams are in its log, if it is due and nothing is under way.
-    /// The same must follow.
-    pub fn take_alive(&mut self, shard: u16, now: i64) -> Option<(Alive, Vec<Resume>)> {
-        let every = self.settings.alive_every;
-        if !self.shard_mut(shard).begin_alive(now, every) {
-            return None;
-        }
-        let mut feeds = self.feeds(now);
-        let mine = self.shard_mut(shard);
-        feeds.iter_mut().for_each(|feed| feed.state = mine.say(&feed.source, feed.state));
-        let alive = Alive { at: self.written(shard), now, feeds };
-        let Self { shards, catalogue, checkpoint, .. } = self;
-        let resume = shards.get_mut(usize::from(shard)).unwrap_or(catalogue).take_resume(checkpoint.held());
-        Some((alive, resume))
     }
 
     /// What is to be said to sources now. What was taken in only the catalogue's owner says; images are asked for by

@@ -26,6 +26,9 @@ pub struct EngineSettings {
     pub gone_after: i64,
     /// How often `alive` is sent.
     pub alive_every: i64,
+    /// A feed of which something came in longer ago and is not written yet is not live: the bound of the way from ingest to
+    /// gateway.
+    pub write_within: i64,
     /// How often the catalogue tells a market's matched volume.
     pub matched_every: i64,
     /// How long a source that is alive may take to image a market again. After it the market is suspended, so that it does
@@ -46,6 +49,7 @@ impl Default for EngineSettings {
             log_capacity: 65_536,
             gone_after: 600_000,
             alive_every: 500,
+            write_within: 1_500,
             matched_every: 1_000,
             image_patience: 30_000,
             image_every: 2_000,

@@ -13,11 +13,11 @@ use tictac_proto::log::{Entry, What};
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
 use tictac_proto::sequencer::Sequencer;
-use tictac_proto::wire::{FeedState, Times};
+use tictac_proto::wire::Times;
 
 use super::settings::EngineSettings;
 use super::waiting::{Awaited, Going, Orphan, Ready, Said};
-use crate::log::{Acquired, Batch, Resume};
+use crate::log::{Acquired, Batch};
 use crate::stream_id::StreamId;
 
 /// Most entries of one batch.
@@ -31,18 +31,18 @@ const MARK_EVERY: i64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) sequencer: Sequencer,
-    owned: bool,
+    pub(super) owned: bool,
     /// Whether somebody else owned it when we last asked.
     pub(super) held: bool,
     /// The highest epoch of others that we heard of.
     pub(super) seen: u64,
-    pending: VecDeque<Entry>,
+    pub(super) pending: VecDeque<Entry>,
     /// Up to where the log has confirmed.
-    written: Position,
+    pub(super) written: Position,
     /// Number of the last image with which the epoch began.
     imaged: u64,
     /// Last entry of the batch under way; a message without entries has the one before.
-    in_flight: Option<Position>,
+    pub(super) in_flight: Option<Position>,
     /// Number of the first change of a market that no snapshot holds.
     dirty: HashMap<MarketId, u64, RandomState>,
     /// When each dirty market became so, oldest first; entries that `dirty` does not confirm are over.
@@ -66,13 +66,15 @@ pub(super) struct Shard {
     /// Snapshots are ahead of what is written by as much, so that it must leave half of the log's room.
     most_pending: usize,
     marks: VecDeque<(i64, Position)>,
-    alive_due: i64,
+    pub(super) alive_due: i64,
+    /// Whether the last that was sent was an `alive`.
+    pub(super) alive_last: bool,
     /// What was said last of each source's feed in this epoch.
-    said: BTreeMap<Arc<str>, Said>,
+    pub(super) said: BTreeMap<Arc<str>, Said>,
     /// Streams of which the log holds more than the books that will be written next: what it must be told with them.
-    lowered: BTreeMap<Arc<str>, StreamId>,
+    pub(super) lowered: BTreeMap<Arc<str>, StreamId>,
     /// Whether what is under way tells it.
-    lowering: bool,
+    pub(super) lowering: bool,
     /// How far the log holds sources' streams for sure, as it was told or told us last.
     pub(super) resumed: BTreeMap<Arc<str>, StreamId>,
 }
@@ -101,28 +103,12 @@ impl Shard {
             most_pending: (log_capacity as usize / 2).saturating_sub(2 * MAX_ENTRIES).max(MAX_ENTRIES),
             marks: VecDeque::new(),
             alive_due: 0,
+            alive_last: false,
             said: BTreeMap::new(),
             lowered: BTreeMap::new(),
             lowering: false,
             resumed: BTreeMap::new(),
         }
-    }
-
-    /// How far sources' streams are in the log for sure, where that is news to it.
-    pub(super) fn take_resume(&mut self, held: &BTreeMap<Arc<str>, StreamId>) -> Vec<Resume> {
-        self.lowering = true;
-        let mut news: Vec<Resume> = self.lowered.clone().into_iter().collect();
-        for (source, id) in held {
-            if self.resumed.insert(source.clone(), *id) != Some(*id) {
-                news.push((source.clone(), *id));
-            }
-        }
-        news
-    }
-
-    /// The books that will be written next hold less of these streams than the log.
-    pub(super) fn lower(&mut self, lowered: BTreeMap<Arc<str>, StreamId>) {
-        (self.lowered, self.lowering) = (lowered, false);
     }
 
     /// The last entry that waits or is under way.
@@ -311,28 +297,36 @@ impl Shard {
         self.elsewhere.clear();
     }
 
-    /// The next batch, if there is something to write and nothing is under way.
-    pub(super) fn take_batch(&mut self, now: i64, settings: &EngineSettings) -> Option<Batch> {
-        if !self.owned || self.in_flight.is_some() {
-            return None;
+    /// The entry that waits for one of another shard: nothing from it on is written before that.
+    fn held_at(&self) -> u64 {
+        self.moves.front().map_or(u64::MAX, |m| m.0)
+    }
+
+    /// Whether something can be written now.
+    pub(super) fn has_batch(&mut self, now: i64, settings: &EngineSettings) -> bool {
+        if !self.owned || self.in_flight.is_some() || self.held_at() == self.written.seq + 1 {
+            return false;
         }
         while self.queue.front().is_some_and(|(_, first, market)| self.dirty.get(market) != Some(first)) {
             self.queue.pop_front();
         }
-        let held_at = self.moves.front().map_or(u64::MAX, |m| m.0);
-        if held_at == self.written.seq + 1 {
-            return None;
-        }
         let aged = self.queue.front().is_some_and(|(since, ..)| now - since >= settings.snapshot_every);
-        if self.pending.is_empty() && !aged && self.gone.is_empty() && self.ready.is_empty() {
+        aged || !self.pending.is_empty() || !self.gone.is_empty() || !self.ready.is_empty()
+    }
+
+    /// The next batch, if there is something to write and nothing is under way.
+    pub(super) fn take_batch(&mut self, now: i64, settings: &EngineSettings) -> Option<Batch> {
+        if !self.has_batch(now, settings) {
             return None;
         }
+        self.alive_last = false;
         if self.pending.is_empty() {
             // Snapshots alone: a failover that loses them must not go unseen, since the log would be trimmed as if they were stored.
             let times = Times { source: now, received: now, ..Times::default() };
             let entry = self.sequencer.nothing(times);
             self.pending.push_back(entry);
         }
+        let held_at = self.held_at();
         let mut batch = Batch { epoch: self.written.epoch, first: self.written.seq + 1, ..Batch::default() };
         let mut bytes = 0;
         while batch.entries.len() < MAX_ENTRIES && bytes < MAX_BYTES {
@@ -458,37 +452,5 @@ impl Shard {
                 self.lowered.clear();
             }
         }
-    }
-
-    /// `alive` is to be sent as soon as nothing is under way.
-    pub(super) fn hasten_alive(&mut self) {
-        self.alive_due = i64::MIN;
-    }
-
-    /// What may be said of a source's feed, whose state is this now: what is worse at once, what is better only when all
-    /// that made it so is written.
-    pub(super) fn say(&mut self, source: &Arc<str>, state: FeedState) -> FeedState {
-        let last = self.pending.back().map_or(self.written.seq, |entry| entry.at.seq);
-        let written = self.written.seq;
-        let begun = if self.pending.is_empty() { state } else { FeedState::Recovering };
-        let said =
-            self.said.entry(source.clone()).or_insert(Said { state: begun.max(state), better_at: None });
-        if state < said.state && *said.better_at.get_or_insert(last) > written {
-            return said.state;
-        }
-        *said = Said { state, better_at: None };
-        state
-    }
-
-    /// Whether `alive` is due; if so it is under way from now on.
-    pub(super) fn begin_alive(&mut self, now: i64, every: i64) -> bool {
-        // A clock that was set back must not silence us.
-        let due = now >= self.alive_due || self.alive_due - now > every;
-        if !due || !self.owned || self.in_flight.is_some() {
-            return false;
-        }
-        self.alive_due = now + every;
-        self.in_flight = Some(self.written);
-        true
     }
 }

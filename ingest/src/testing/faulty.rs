@@ -19,8 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// What goes wrong on one way to the log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// Longest time that a request takes, and an answer.
-    pub delay: Duration,
+    /// Shortest and longest time that a request takes, and an answer.
+    pub delay: (Duration, Duration),
     /// Of a thousand requests so many never arrive.
     pub lost_requests: u32,
     /// Of a thousand answers so many never arrive.
@@ -72,8 +72,8 @@ impl FaultyLog {
     async fn half(&self, lost: impl FnOnce(&Faults) -> u32) -> bool {
         let (delay, lost) = {
             let way = &mut *self.way();
-            let longest = u64::try_from(way.faults.delay.as_micros()).unwrap_or(u64::MAX);
-            let delay = Duration::from_micros(way.dice.random_range(0..=longest));
+            let (least, most) = way.faults.delay;
+            let delay = way.dice.random_range(least..=most);
             (delay, way.dice.random_range(0..1000) < lost(&way.faults))
         };
         if !delay.is_zero() {

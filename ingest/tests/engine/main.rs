@@ -1,6 +1,7 @@
 //! The engine against a log that is a few maps: whatever sources say, what is written holds the truth at every moment.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod alive;
 mod ownership;
 mod shelves;
 mod streams;

@@ -339,6 +339,7 @@ fn a_feed_is_called_live_only_after_what_made_it_so_is_written() {
     };
     reader.read(&[image("1.1", "e1"), level("1.1", 210, 5), level("1.1", 210, 6)], 2);
     assert_eq!(said(&mut reader), FeedState::Recovering);
+    assert!(shelves.write_one(&mut reader.engine, shard, NOW));
     reader.read(&[image("1.1", "e1"), level("1.1", 210, 5), level("1.1", 210, 6)], 1);
     assert_eq!(reader.engine.feed("s", NOW), Some(FeedState::Live));
     assert_eq!(said(&mut reader), FeedState::Recovering, "the last price is not written");
@@ -346,6 +347,7 @@ fn a_feed_is_called_live_only_after_what_made_it_so_is_written() {
     // More that waits does not hold it up.
     reader.engine.handle_updates(&reader.source, [level("1.1", 210, 7)], times(NOW));
     assert_eq!(said(&mut reader), FeedState::Live);
+    assert!(shelves.write_one(&mut reader.engine, shard, NOW));
     reader.engine.handle_stream_end("s", false);
     assert_eq!(said(&mut reader), FeedState::Recovering, "what gets worse is said at once");
 }

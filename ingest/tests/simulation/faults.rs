@@ -51,7 +51,7 @@ pub enum Step {
     Start(usize),
     Pause(usize, bool),
     Cut(usize, bool),
-    Delay(usize, u64),
+    Delay(usize, (u64, u64)),
     Lose(usize, u32),
     /// No answer (or else refused at once), or back.
     Away {
@@ -91,9 +91,19 @@ impl Fault {
             Self::Paused => vec![(begin, Step::Pause(place, true)), (end, Step::Pause(place, false))],
             Self::CutOff => vec![(begin, Step::Cut(place, true)), (end, Step::Cut(place, false))],
             Self::SlowLog => {
-                let (most, all) = (dice.random_range(1..400), dice.random_bool(0.5));
+                // Also one that is always slow: each call takes longer than the time between two signs of life, and almost
+                // as long as it may.
+                let (least, most) = if dice.random_bool(0.5) {
+                    let most = dice.random_range(250..480);
+                    (most - 20, most)
+                } else {
+                    (0, dice.random_range(1..400))
+                };
+                let all = dice.random_bool(0.5);
                 let places = if all { 0..PLACES } else { place..place + 1 };
-                places.flat_map(|p| [(begin, Step::Delay(p, most)), (end, Step::Delay(p, 2))]).collect()
+                places
+                    .flat_map(|p| [(begin, Step::Delay(p, (least, most))), (end, Step::Delay(p, (0, 2)))])
+                    .collect()
             }
             Self::LostCalls => {
                 vec![(begin, Step::Lose(place, dice.random_range(1..150))), (end, Step::Lose(place, 0))]

@@ -273,8 +273,10 @@ impl World {
     async fn end_all(&mut self) {
         for place in &mut self.places {
             place.log.set(|faults| {
-                *faults =
-                    tictac_ingest::testing::Faults { delay: Duration::from_millis(HOP), ..Default::default() }
+                *faults = tictac_ingest::testing::Faults {
+                    delay: (Duration::ZERO, Duration::from_millis(HOP)),
+                    ..Default::default()
+                }
             });
             let was_deaf = {
                 let mut wire = place.wire.lock().unwrap();
@@ -360,7 +362,10 @@ impl World {
             }
             Step::Pause(i, pause) => self.places[i].pause(pause),
             Step::Cut(i, cut) => self.places[i].log.set(|faults| faults.is_cut = cut),
-            Step::Delay(i, ms) => self.places[i].log.set(|faults| faults.delay = Duration::from_millis(ms)),
+            Step::Delay(i, (least, most)) => {
+                let delay = (Duration::from_millis(least), Duration::from_millis(most));
+                self.places[i].log.set(|faults| faults.delay = delay);
+            }
             Step::Lose(i, some) => {
                 self.places[i].log.set(|faults| (faults.lost_requests, faults.lost_answers) = (some, some))
             }
