@@ -71,7 +71,7 @@ pub fn listen(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>>
 }
 
 /// Accepts connections until told to stop.
-pub(crate) async fn accept(listener: StdListener, state: HttpState, stop: CancellationToken) {
+pub async fn accept(listener: StdListener, state: HttpState, stop: CancellationToken) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {

@@ -23,14 +23,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use accept::accept;
-pub use accept::{Arrival, Peer, listen};
+pub use accept::{Arrival, Peer, accept, listen};
 pub use stream::StreamArrival;
 pub use websocket::WebSocketArrival;
 
 use crate::core::{Core, SessionId, SessionLimits};
 use crate::feed::HubInput;
-use crate::hub::ToCore;
+use crate::hub::{Now, ToCore};
 use crate::limits::{Limits, Pace, Place};
 use crate::metrics::Metrics;
 use crate::rights::Rights;
@@ -254,6 +253,11 @@ impl Worker {
         self.clock.now().mono - self.heard_hub <= HUB_SILENCE
     }
 
+    /// What a heartbeat says the time is: never later than what is vouched for, whenever it gets through.
+    fn beat_time(&self, now: Now) -> i64 {
+        if self.vouches() { now.wall } else { now.wall - (now.mono - self.heard_hub) }
+    }
+
     fn kill(&mut self, id: SessionId) {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.dead = true;
@@ -267,11 +271,11 @@ impl Worker {
         let wire = client.wire;
         let before = client.session.counters().bytes;
         // An echo says that what was sent is fresh: without the hub nobody can.
-        let vouches = self.vouches();
+        let (vouches, time) = (self.vouches(), self.beat_time(now));
         let flushed = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let echo = echo.filter(|_| vouches);
-                let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
+                let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
                 wire.frame("hb", Down::Hb(beat))
             });
             let slices: SmallVec<[IoSlice<'_>; 8]> = chunks.iter().map(|c| IoSlice::new(c)).collect();
@@ -301,9 +305,10 @@ impl Worker {
         let now = self.clock.now();
         let beats = self.core.client(id).is_some_and(|c| c.session.beats());
         let token = if beats { sse::token(&self.core.resume_token(id)) } else { String::new() };
+        let time = self.beat_time(now);
         let piece = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
-                let beat = Heartbeat { now: now.wall, echo, behind, as_of: None, digest };
+                let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
                 wires::sse("hb", Some(&token), Down::Hb(beat))
             });
             let piece: Vec<u8> = chunks.concat();
