@@ -304,7 +304,7 @@ impl Certificates {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_sides_show_certificates_and_who_has_none_is_refused() {
     let (trusted, other) = (Certificates::new(), Certificates::new());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = tictac_ingest::testing::free_port().unwrap().to_string();
     let (cert, key, ca) = (trusted.text("server.pem"), trusted.text("server.key"), trusted.text("ca.pem"));
     let settings = ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key];
     let server = RedisServer::start_with(&[&settings[..], &["--tls-ca-cert-file", &ca]].concat()).unwrap();

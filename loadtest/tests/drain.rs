@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use support::SOON;
@@ -12,7 +11,7 @@ use support::chain::{IngestProcess, gateway};
 use support::process::Process;
 use support::source::Source;
 use support::watched::{LONG, SPORTS};
-use tictac_ingest::testing::RedisServer;
+use tictac_ingest::testing::{RedisServer, free_port};
 use tictac_loadtest::follow::Followed;
 use tictac_loadtest::request::get;
 use tictac_loadtest::websocket::WsClient;
@@ -23,9 +22,7 @@ use tictac_proto::wire::{CloseCode, Codec, Conflate, Down, Scope};
 const DEADLINE: Duration = Duration::from_secs(2);
 
 fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let (one, two) = (bind(), bind());
-    (one.local_addr().unwrap().port(), two.local_addr().unwrap().port())
+    (free_port().unwrap(), free_port().unwrap())
 }
 
 /// Until `/readyz` answers with this status.

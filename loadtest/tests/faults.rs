@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -15,7 +14,7 @@ use support::process::Process;
 use tictac_gateway::transports::sse::resume_from;
 use tictac_ingest::log::LogReader;
 use tictac_ingest::simulator::{Config, recording};
-use tictac_ingest::testing::{Lossy, RedisServer};
+use tictac_ingest::testing::{Lossy, RedisServer, free_port};
 use tictac_loadtest::follow::Followed;
 use tictac_loadtest::request::get;
 use tictac_loadtest::stream::SseClient;
@@ -89,7 +88,7 @@ async fn a_gateway_killed_in_the_middle_costs_nobody_anything() {
     let (lines, want) = recorded(60);
     let server = RedisServer::start().unwrap();
     let ingest = IngestProcess::start(&server);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let address = format!("127.0.0.1:{port}");
     let mut process = Process::gateway(&server, port);
     let mut upstream = Upstream::new(&server, "exchange").await;

@@ -12,4 +12,4 @@ pub use cluster::RedisCluster;
 pub use faulty::{Faults, FaultyLog};
 pub use lossy::Lossy;
 pub use sentinel::SentinelRedis;
-pub use server::RedisServer;
+pub use server::{RedisServer, free_port};

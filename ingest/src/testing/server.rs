@@ -1,9 +1,11 @@
 //! A real Redis server.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -97,13 +99,13 @@ impl RedisServer {
                     "redis-server can't be started ({error}): install it with `apt-get install redis-server`"
                 )
             })?;
-        let process = self.process.insert(process);
+        self.process = Some(process);
         let begun = Instant::now();
         loop {
-            if answers(self.port) {
+            if self.answers() {
                 return Ok(());
             }
-            if let Ok(Some(status)) = process.try_wait() {
+            if let Some(Ok(Some(status))) = self.process.as_mut().map(Child::try_wait) {
                 return Err(format!("redis-server on port {} ended with {status}", self.port));
             }
             if begun.elapsed() > START_WITHIN {
@@ -114,6 +116,27 @@ impl RedisServer {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether it is this one that answers: on its port may be another one, where this one could not have it.
+    fn answers(&self) -> bool {
+        let Some(process) = &self.process else { return false };
+        if self.is_sentinel {
+            return self
+                .ask(&["INFO", "server"])
+                .is_ok_and(|info| info.contains(&format!("process_id:{}\r\n", process.id())));
+        }
+        // The port is taken before the socket is made.
+        let ping = || -> std::io::Result<bool> {
+            let mut stream = UnixStream::connect(self.socket())?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer)?;
+            // One that wants to know who asks is there, too.
+            Ok(answer == *b"+PONG" || answer == *b"-NOAU")
+        };
+        ping().unwrap_or(false)
     }
 
     /// Kills the server.
@@ -201,24 +224,28 @@ impl Drop for RedisServer {
     }
 }
 
-fn answers(port: u16) -> bool {
-    let ping = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer)?;
-        // One that wants to know who asks is there, too.
-        Ok(answer == *b"+PONG" || answer == *b"-NOAU")
-    };
-    ping().unwrap_or(false)
-}
+/// Ports that the kernel gives to nobody by itself: below those of connections that go out.
+const PORTS: std::ops::Range<u16> = 11_000..32_000;
+/// Tries to find one that is free.
+const TRIES: u16 = 1_000;
 
-/// A loopback port that is free now.
-pub(super) fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let port = listener.and_then(|listener| listener.local_addr()).map(|address| address.port());
-    port.map_err(|error| format!("no free loopback port: {error}"))
+/// A loopback port that is free now, and stays so while what listens there is down for a while: the kernel does not give
+/// it to a connection that goes out, and this process does not take it again soon.
+///
+/// # Errors
+/// Where none is found.
+pub fn free_port() -> Result<u16, String> {
+    // Processes that run at once begin far from each other.
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let room = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..TRIES {
+        let next = std::process::id().wrapping_mul(7_919) % room + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + u16::try_from(next % room).unwrap_or(0);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(format!("no free loopback port: {TRIES} between {} and {} are taken", PORTS.start, PORTS.end))
 }
 
 /// Asks again and again until it is so.
@@ -233,5 +260,30 @@ pub(super) fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>)
             return Err(format!("{what}: not within {SETTLED_WITHIN:?} ({so:?})"));
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_else_on_its_port_is_not_taken_for_it() {
+        let mut server = RedisServer::start().unwrap();
+        server.kill();
+        let other = RedisServer::start_as(false, |_| Ok(vec!["--port".into(), server.port.to_string()]));
+        // The later of two ports counts: it is a server that has the port of the first.
+        assert!(other.is_ok(), "{other:?}");
+        let error = server.restart().unwrap_err();
+        assert!(error.contains(&server.port.to_string()) && error.contains("ended with"), "{error}");
+        drop(other);
+        server.restart().unwrap();
+    }
+
+    #[test]
+    fn a_port_is_not_given_twice_soon() {
+        let ports: std::collections::BTreeSet<u16> = (0..500).map(|_| free_port().unwrap()).collect();
+        assert_eq!(ports.len(), 500);
+        assert!(ports.iter().all(|port| PORTS.contains(port)));
     }
 }

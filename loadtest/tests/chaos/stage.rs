@@ -2,10 +2,11 @@
 //! that goes on whatever happens.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tictac_ingest::testing::free_port;
 use tictac_loadtest::request::get;
 use tictac_proto::model::{MarketId, MarketStatus};
 use tictac_proto::wire::Codec;
@@ -51,10 +52,6 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.source.abort();
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn through(proxy: &Proxy) -> String {
@@ -143,7 +140,7 @@ impl Stage {
         self.ingests[which].signal("TERM");
         let code = tokio::task::block_in_place(|| self.ingests[which].wait());
         assert_eq!(code, Some(0), "an ingest that was told to stop");
-        let admin = format!("127.0.0.1:{}", free_port());
+        let admin = format!("127.0.0.1:{}", free_port().unwrap());
         let redis = self.ways.as_ref().map_or_else(|| self.store.url(), |ways| through(&ways.ingests[which]));
         let arguments = ["run", "--stale-after-ms", "2000", "--admin", &admin];
         self.ingests[which] = Process::start_at("tictac-ingest", &redis, &arguments);
@@ -217,7 +214,7 @@ fn shards_at_zero() -> Vec<u64> {
 /// A gateway that listens. Between finding a port free and its taking it, somebody else may: then it ends at once.
 async fn listening_gateway(redis: &str) -> (Process, u16) {
     for _ in 0..5 {
-        let port = free_port();
+        let port = free_port().unwrap();
         let mut gateway = start_gateway(redis, port);
         let deadline = Instant::now() + LONG;
         while !gateway.has_ended() {
