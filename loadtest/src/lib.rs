@@ -2,11 +2,23 @@
 //!
 //! [`follow::Followed`] is what any client holds; [`websocket`] and [`stream`] bring it messages over real sockets;
 //! [`request`] fetches documents to compare with. [`faults`] makes the table of what was injected and survived.
+//!
+//! For measuring there are thousands of clients on one thread ([`fleet`]), changes that are due at exact times ([`pulse`]), the
+//! gateway ([`serve`]) and the least program that could do its job ([`floor`]) as processes that are told what to bring
+//! ([`orders`]), and their turns ([`bench`], [`table`]).
 
+pub mod bench;
+pub mod commands;
 pub mod compare;
 pub mod faults;
+pub mod fleet;
+pub mod floor;
 pub mod follow;
+pub mod orders;
+pub mod pulse;
 pub mod request;
+pub mod serve;
 pub mod settings;
 pub mod stream;
+pub mod table;
 pub mod websocket;

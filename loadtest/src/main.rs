@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
+use tictac_loadtest::commands;
 use tictac_loadtest::compare::compare_with_document;
 use tictac_loadtest::follow::Counts;
 use tictac_loadtest::settings::{Settings, SettingsError};
@@ -19,6 +20,16 @@ fn refused(error: &clap::Error) -> ExitCode {
 }
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.get(1).and_then(|name| name.to_str()).is_some_and(|name| commands::NAMES.contains(&name)) {
+        return match commands::run(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let settings = match Settings::load(std::env::args_os()) {
         Ok(settings) => settings,
         Err(SettingsError::Arguments(error)) => return refused(&error),

@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   tictac-loadtest ws://127.0.0.1:8080
   tictac-loadtest ws://127.0.0.1:8080 --clients 500 --markets 1 --seconds 30
+  tictac-loadtest bench --help                   (the gateway against the least program that could do its job)
   tictac-loadtest --config evening.toml          (with: url = \"ws://…\", clients = 500)
 
 Every flag has a variable (--clients is TICTAC_CLIENTS) and a key in the file given by --config (clients = 500). A flag

@@ -1,0 +1,99 @@
+//! The gateway as it is, in a process that a measurement can tell what to bring: its updates come in through the in-process
+//! log, so that no Redis is measured.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tictac_gateway::gateway::Gateway;
+use tictac_gateway::settings::Settings;
+use tictac_ingest::log::{LogReader, LogWriter, MemoryLog, MemorySettings};
+use tictac_ingest::service::{Ingest, Input, Settings as IngestSettings};
+use tictac_ingest::update::Update;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::orders::{Order, Orders};
+use crate::pulse::{self, Pulse, now_us};
+
+/// The room of a shard's log.
+const LOG: MemorySettings =
+    MemorySettings { entries: 16_384, bytes: 64 << 20, lease: Duration::from_secs(3) };
+/// Markets imaged in one message.
+const IMAGES: usize = 64;
+
+/// Serves until it is told to quit.
+///
+/// # Errors
+/// If the gateway can't be started.
+pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let cancel = CancellationToken::new();
+    let (ingest, gateway) = runtime.block_on(async {
+        let mut ingest = IngestSettings::new().context("metrics")?;
+        ingest.engine.log_capacity = LOG.entries as u64;
+        ingest.engine.shards = settings.shards;
+        let log = MemoryLog::new(LOG);
+        let (ingest, _) = Ingest::start(ingest, LogWriter::from(log.clone()), cancel.clone());
+        let gateway = Gateway::start(settings, LogReader::from(log))?;
+        anyhow::Ok((ingest, gateway))
+    })?;
+    println!("listening {}", gateway.address);
+    let source: Arc<str> = pulse::SOURCE.into();
+    let mut outlet = Outlet { input: ingest.input().clone(), source };
+    loop {
+        match orders.wait() {
+            Order::Markets(count) => {
+                let images: Vec<Update> = (0..count).map(pulse::image).collect();
+                for some in images.chunks(IMAGES) {
+                    outlet.say(some.to_vec(), now_us())?;
+                }
+                println!("ready {count}");
+            }
+            Order::Pulse { rate, seconds, markets, skew } => {
+                let time = Duration::from_secs_f64(seconds);
+                let count = outlet.pulse(Pulse::new(now_us(), rate, time, markets, skew))?;
+                println!("done {count}");
+            }
+            Order::Quit => break,
+        }
+    }
+    gateway.stop()?;
+    cancel.cancel();
+    runtime.block_on(ingest.finished());
+    Ok(())
+}
+
+struct Outlet {
+    input: mpsc::Sender<Input>,
+    source: Arc<str>,
+}
+
+impl Outlet {
+    fn say(&mut self, updates: Vec<Update>, at: i64) -> anyhow::Result<()> {
+        let message = Input::Updates { source: self.source.clone(), updates, at: at / 1_000 };
+        self.input.blocking_send(message).context("the engine has ended")
+    }
+
+    /// Says what is due, when it is due, until there is no more.
+    fn pulse(&mut self, mut pulse: Pulse) -> anyhow::Result<u64> {
+        let mut due = VecDeque::new();
+        while let Some(next) = pulse.next_due() {
+            let now = now_us();
+            if next > now {
+                std::thread::sleep(Duration::from_micros(u64::try_from(next - now).unwrap_or(0)));
+            }
+            pulse.take_due(now_us(), &mut due);
+            let (mut updates, mut first) = (Vec::with_capacity(due.len()), None);
+            for (i, (market, at)) in due.drain(..).enumerate() {
+                first.get_or_insert(at);
+                updates.push(pulse::change(market, at, pulse.count() + i as u64));
+            }
+            if let Some(first) = first {
+                self.say(updates, first)?;
+            }
+        }
+        Ok(pulse.count())
+    }
+}
