@@ -179,15 +179,20 @@ async fn run(config: Config, cancel: CancellationToken) -> anyhow::Result<()> {
     let (ingest, controls) = Ingest::start(settings, writer.clone(), cancel.clone());
     let admin = Admin { metrics: metrics.clone(), window: ingest.window(), log: writer };
     let port = tokio::spawn(serve(listener, admin, cancel.clone()));
-    let teller = tokio::spawn(redis_input::tell(config.redis.clone(), controls));
     let streams =
         stream_input::listen(config.redis.clone(), ingest.starts(), ingest.input().clone(), cancel.clone());
     let streams = tokio::spawn(streams);
-    redis_input::listen(config.redis, ingest.input().clone(), metrics, cancel.clone()).await?;
-    tracing::info!("stopping");
+    let told = async {
+        cancel.cancelled().await;
+        tracing::info!("stopping");
+        Ok(())
+    };
+    tokio::try_join!(
+        told,
+        redis_input::run(config.redis, controls, ingest.input().clone(), metrics, cancel.clone())
+    )?;
     ingest.finished().await;
     port.await?;
     streams.await??;
-    teller.await??;
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! subscription that does not bring it is made anew.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::engine::{Control, MAX_SOURCES};
-use crate::link::{Link, RedisSettings};
+use crate::link::{Link, RedisSettings, Server};
 use crate::log::LogError;
 use crate::metrics::Metrics;
 use crate::service::{Input, writing::wait};
@@ -33,20 +34,37 @@ const TELL_AGAIN: Duration = Duration::from_millis(50);
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// How long a probe that is published may stay unheard.
 const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
+/// How often Sentinels are asked whether the master is still the master: until we listen to the new one nothing is heard.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Probes that may be under way to servers that hang.
 const PROBES: usize = 4;
 
-/// Reads what sources publish, until the token is cancelled. Reconnects for ever.
+/// Reads what sources publish, until the token is cancelled, and publishes what is to be said to them until nobody says anything
+/// any more. Reconnects for ever.
 ///
 /// # Errors
 /// Where the address is none.
-pub async fn listen(
+pub async fn run(
     settings: RedisSettings,
+    control: mpsc::Receiver<(Arc<str>, Control)>,
     input: mpsc::Sender<Input>,
     metrics: Metrics,
     cancel: CancellationToken,
 ) -> Result<(), LogError> {
+    // One for both: what the one finds out of Redis the other knows.
     let link = Link::new(&settings, settings.deadline)?;
+    let listening = listen(&link, &settings, input, metrics, cancel);
+    tokio::join!(listening, tell(&link, &settings, control));
+    Ok(())
+}
+
+async fn listen(
+    link: &Link,
+    settings: &RedisSettings,
+    input: mpsc::Sender<Input>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) {
     let mut drain = Drain {
         prefix: format!("{}:in:", settings.prefix),
         free: format!("{}:free", settings.prefix),
@@ -60,17 +78,17 @@ pub async fn listen(
     let mut tries = 0;
     loop {
         let ended = tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            ended = drain.subscription(&link, &mut tries) => ended,
+            () = cancel.cancelled() => return,
+            ended = drain.subscription(link, &mut tries) => ended,
         };
         tracing::warn!(why = ended, "the subscription to the sources broke; making it anew");
         // Told now, and again when it is made: what came between is lost too.
         tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            sent = drain.input.send(Input::Broken) => if sent.is_err() { return Ok(()) },
+            () = cancel.cancelled() => return,
+            sent = drain.input.send(Input::Broken) => if sent.is_err() { return },
         }
         tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
+            () = cancel.cancelled() => return,
             () = tokio::time::sleep(wait(tries)) => tries += 1,
         }
     }
@@ -118,15 +136,14 @@ impl Drain {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let channel = self.probe.clone();
         let mut publishing = FuturesUnordered::new();
+        let mut replaced = pin!(replaced(link, master));
         loop {
             let message = tokio::select! {
                 message = messages.next() => message,
+                () = &mut replaced => return "another server is the master now".into(),
                 _ = ticks.tick() => {
                     if self.probes.is_deaf() {
                         return format!("what is published is not heard within {PROBE_WITHIN:?}");
-                    }
-                    if link.known_master() != master {
-                        return "another server is the master now".into();
                     }
                     if publishing.len() < PROBES {
                         let number = self.probes.next();
@@ -202,6 +219,17 @@ impl Drain {
     }
 }
 
+/// Until Sentinels name another master than the one we listen to; for ever where none are asked.
+async fn replaced(link: &Link, master: Option<Server>) {
+    if master.is_none() {
+        return std::future::pending().await;
+    }
+    while link.known_master() == master {
+        tokio::time::sleep(CHECK_EVERY).await;
+        link.check().await;
+    }
+}
+
 /// Which probes were published, and heard.
 #[derive(Debug, Default)]
 struct Probes {
@@ -254,20 +282,17 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// Publishes what is to be said to sources, until nobody says anything any more. What can't be sent is dropped: the
-/// engine says it again.
-///
-/// # Errors
-/// Where the address is none.
-pub async fn tell(
-    settings: RedisSettings,
-    mut control: mpsc::Receiver<(Arc<str>, Control)>,
-) -> Result<(), LogError> {
-    let link = Link::new(&settings, settings.deadline)?;
+/// Publishes what is to be said to sources. What can't be sent is dropped: the engine says it again.
+async fn tell(link: &Link, settings: &RedisSettings, mut control: mpsc::Receiver<(Arc<str>, Control)>) {
     let mut failing = false;
     while let Some((source, message)) = control.recv().await {
         let channel = format!("{}:ctl:{source}", settings.prefix);
-        let sent = link.publish(&channel, message.to_json().as_bytes()).await;
+        let message = message.to_json();
+        let mut sent = link.publish(&channel, message.as_bytes()).await;
+        if sent.is_err() {
+            // Once more at once: the master may be another one by now, and who asks for images waits for them.
+            sent = link.publish(&channel, message.as_bytes()).await;
+        }
         if let Err(error) = &sent
             && !failing
         {
@@ -275,7 +300,6 @@ pub async fn tell(
         }
         failing = sent.is_err();
     }
-    Ok(())
 }
 
 #[cfg(test)]

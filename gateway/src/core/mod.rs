@@ -47,6 +47,8 @@ struct Local {
     source: Arc<str>,
     /// (session, subscription).
     readers: Vec<(SessionId, usize)>,
+    /// Whether it grew since its readers were told.
+    is_fresh: bool,
 }
 
 /// A session's subscription to a market as a view.
@@ -127,7 +129,8 @@ struct Opening {
 pub struct Core {
     number: usize,
     limits: SessionLimits,
-    clients: Slab<Client>,
+    /// Apart each, so that the slab's spare room is small.
+    clients: Slab<Box<Client>>,
     locals: HashMap<RunId, Local, RandomState>,
     runs: HashMap<RunKey, RunId, RandomState>,
     /// What was asked of the hub, with who waits for it; nobody, where they left meanwhile.
@@ -137,6 +140,8 @@ pub struct Core {
     heads: HashMap<u16, Position, RandomState>,
     to_hub: Vec<ToHub>,
     dirty: Vec<SessionId>,
+    /// Runs that grew since their readers were told.
+    fresh: Vec<RunId>,
     /// Sessions that need a base.
     needy: Vec<SessionId>,
     /// When sources said the stops that came since they were taken, Unix ms.
@@ -175,6 +180,7 @@ impl Core {
             heads: HashMap::default(),
             to_hub: Vec::new(),
             dirty: Vec::new(),
+            fresh: Vec::new(),
             needy: Vec::new(),
             stops_said: Vec::new(),
         }
@@ -182,7 +188,7 @@ impl Core {
 
     /// A new connection. `pause_after`: see [`Session::new`].
     pub fn connect(&mut self, wire: Wire, rights: Rights, pause_after: Option<i64>, now: Now) -> SessionId {
-        self.clients.insert(Client {
+        self.clients.insert(Box::new(Client {
             session: Session::new(now.mono, pause_after),
             wire,
             rights,
@@ -193,12 +199,12 @@ impl Core {
             refused: HashSet::default(),
             gone: HashMap::default(),
             closing: None,
-        })
+        }))
     }
 
     /// A connection ended.
     pub fn disconnect(&mut self, id: SessionId) {
-        let Some(client) = self.clients.try_remove(id) else { return };
+        let Some(client) = self.clients.try_remove(id).map(|client| *client) else { return };
         let mut all: Vec<Held> = client.held.into_values().collect();
         all.sort_unstable_by_key(|h| h.run);
         for held in all {
@@ -218,7 +224,7 @@ impl Core {
     /// A connection.
     #[must_use]
     pub fn client(&self, id: SessionId) -> Option<&Client> {
-        self.clients.get(id)
+        self.clients.get(id).map(|client| &**client)
     }
 
     /// How many of these a session holds already: asking for one again by name makes a snapshot.
@@ -255,6 +261,7 @@ impl Core {
 
     /// Sessions that may have something to send since the last call.
     pub fn take_dirty(&mut self) -> Vec<SessionId> {
+        self.tell_readers();
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();

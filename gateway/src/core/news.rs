@@ -18,7 +18,14 @@ impl Core {
                 let waiting = self.opening.remove(&key).unwrap_or_default();
                 if !self.locals.contains_key(&run) {
                     self.runs.insert(key.clone(), run);
-                    let local = Local { key, run: Run::new(head), shard, source, readers: Vec::new() };
+                    let local = Local {
+                        key,
+                        run: Run::new(head),
+                        shard,
+                        source,
+                        readers: Vec::new(),
+                        is_fresh: false,
+                    };
                     self.locals.insert(run, local);
                 }
                 for opening in waiting {
@@ -46,9 +53,9 @@ impl Core {
             ToCore::Frame { run, bytes, seq, urgent } => {
                 let Some(local) = self.locals.get_mut(&run) else { return };
                 local.run.push(&bytes, seq, urgent);
-                for (session, subscription) in &local.readers {
-                    self.clients[*session].session.notify(*subscription);
-                    self.dirty.push(*session);
+                // Readers are told once, however many frames come before the next pass.
+                if !std::mem::replace(&mut local.is_fresh, true) {
+                    self.fresh.push(run);
                 }
             }
             ToCore::Reset { run, head, source } => {
@@ -100,6 +107,18 @@ impl Core {
             ToCore::Beat => {}
             ToCore::Joined { market, event, sport, since } => self.joined(market, event, sport, since),
             ToCore::Left { market } => self.scopes.left(&market),
+        }
+    }
+
+    /// Tells the readers of runs that grew since the last call.
+    pub(super) fn tell_readers(&mut self) {
+        for run in std::mem::take(&mut self.fresh) {
+            let Some(local) = self.locals.get_mut(&run) else { continue };
+            local.is_fresh = false;
+            for (session, subscription) in &local.readers {
+                self.clients[*session].session.notify(*subscription);
+                self.dirty.push(*session);
+            }
         }
     }
 

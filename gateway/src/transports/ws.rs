@@ -96,7 +96,7 @@ impl Reader {
     #[must_use]
     pub fn new(max_message: usize) -> Self {
         let config = WebSocketConfig::default()
-            .read_buffer_size(2048)
+            .read_buffer_size(256)
             .write_buffer_size(0)
             .max_write_buffer_size(8 * 1024)
             .max_message_size(Some(max_message))

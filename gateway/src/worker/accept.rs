@@ -15,6 +15,9 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
 
 use super::stream::StreamArrival;
 use super::websocket::WebSocketArrival;
@@ -79,6 +82,8 @@ pub async fn accept(listener: StdListener, state: HttpState, stop: CancellationT
             return;
         }
     };
+    // Made once: every connection's routes are the same.
+    let filters = routes(state.clone()).boxed();
     let state = Rc::new(state);
     loop {
         let accepted = tokio::select! {
@@ -87,7 +92,7 @@ pub async fn accept(listener: StdListener, state: HttpState, stop: CancellationT
         };
         match accepted {
             Ok((stream, address)) => {
-                tokio::task::spawn_local(serve(stream, address, state.clone()));
+                tokio::task::spawn_local(serve(stream, address, state.clone(), filters.clone()));
             }
             Err(error) => {
                 // Out of file descriptors, most likely: more come back as connections close.
@@ -98,7 +103,12 @@ pub async fn accept(listener: StdListener, state: HttpState, stop: CancellationT
     }
 }
 
-async fn serve(stream: TcpStream, address: SocketAddr, state: Rc<HttpState>) {
+async fn serve(
+    stream: TcpStream,
+    address: SocketAddr,
+    state: Rc<HttpState>,
+    filters: BoxedFilter<(Response,)>,
+) {
     let socket = SockRef::from(&stream);
     // Both only tune; a socket that refuses them works all the same.
     let _ = socket.set_tcp_nodelay(true);
@@ -111,7 +121,7 @@ async fn serve(stream: TcpStream, address: SocketAddr, state: Rc<HttpState>) {
         Err(refusal) => return refuse(&stream, refusal).await,
     };
     let peer = Peer { place, address: address.ip() };
-    let filters = TowerToHyperService::new(warp::service(routes((*state).clone())));
+    let filters = TowerToHyperService::new(warp::service(filters));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
         filters.call(request)

@@ -48,6 +48,8 @@ const DRAIN_DEADLINE: i64 = 6_000;
 const HUB_SILENCE: i64 = 1_500;
 /// How often the shared limits are swept, ms.
 const SWEEP_EVERY: i64 = 5_000;
+/// What one read from a client may bring.
+const READ: usize = 16 * 1024;
 /// Unreadable or refused messages in a row after which a client is closed.
 const MAX_BAD: u32 = 20;
 
@@ -99,7 +101,7 @@ struct Conn {
 /// One core's state, shared by the tasks of its thread.
 pub(crate) struct Worker {
     core: Core,
-    conns: HashMap<SessionId, Conn, RandomState>,
+    conns: HashMap<SessionId, Box<Conn>, RandomState>,
     hub: mpsc::Sender<HubInput>,
     asks: VecDeque<HubInput>,
     due: BinaryHeap<Reverse<(i64, SessionId)>>,
@@ -115,6 +117,8 @@ pub(crate) struct Worker {
     draining: Option<i64>,
     /// Connections' tasks: from their arrival until the client has closed, too.
     tasks: usize,
+    /// What a read brings, for all connections: each is taken in at once.
+    buffer: Box<[u8]>,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -157,7 +161,7 @@ impl Worker {
             counted,
             _place: place,
         };
-        self.conns.insert(id, conn);
+        self.conns.insert(id, Box::new(conn));
         if counted {
             self.metrics.sessions[wire as usize].inc();
             self.metrics.opened[wire as usize].inc();
@@ -224,7 +228,7 @@ impl Worker {
         }
         let stream = stream.clone();
         loop {
-            match self.write_once(id, &stream) {
+            match self.write_once(id, &stream, now) {
                 Flushed::More => {}
                 Flushed::Idle => {
                     self.schedule(id);
@@ -249,13 +253,13 @@ impl Worker {
         }
     }
 
-    fn vouches(&self) -> bool {
-        self.clock.now().mono - self.heard_hub <= HUB_SILENCE
+    fn vouches(&self, now: i64) -> bool {
+        now - self.heard_hub <= HUB_SILENCE
     }
 
     /// What a heartbeat says the time is: never later than what is vouched for, whenever it gets through.
     fn beat_time(&self, now: Now) -> i64 {
-        if self.vouches() { now.wall } else { now.wall - (now.mono - self.heard_hub) }
+        if self.vouches(now.mono) { now.wall } else { now.wall - (now.mono - self.heard_hub) }
     }
 
     fn kill(&mut self, id: SessionId) {
@@ -265,34 +269,41 @@ impl Worker {
         }
     }
 
-    fn write_once(&mut self, id: SessionId, stream: &TcpStream) -> Flushed {
-        let now = self.clock.now();
+    fn write_once(&mut self, id: SessionId, stream: &TcpStream, now: Now) -> Flushed {
         let Some(client) = self.core.client(id) else { return Flushed::Dead };
         let wire = client.wire;
         let before = client.session.counters().bytes;
         // An echo says that what was sent is fresh: without the hub nobody can.
-        let (vouches, time) = (self.vouches(), self.beat_time(now));
+        let (vouches, time) = (self.vouches(now.mono), self.beat_time(now));
         let flushed = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let echo = echo.filter(|_| vouches);
                 let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
                 wire.frame("hb", Down::Hb(beat))
             });
-            let slices: SmallVec<[IoSlice<'_>; 8]> = chunks.iter().map(|c| IoSlice::new(c)).collect();
             let total: usize = chunks.iter().map(|c| c.len()).sum();
-            if total == 0 {
-                return Flushed::Idle;
-            }
-            let written = match stream.try_write_vectored(&slices) {
+            let tried = match &chunks[..] {
+                [] => return Flushed::Idle,
+                // A plain send costs the kernel less.
+                [one] => stream.try_write(one),
+                more => {
+                    let slices: SmallVec<[IoSlice<'_>; 8]> = more.iter().map(|c| IoSlice::new(c)).collect();
+                    stream.try_write_vectored(&slices)
+                }
+            };
+            let written = match tried {
                 Ok(0) => return Flushed::Dead,
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
                 Err(_) => return Flushed::Dead,
             };
-            drop(slices);
             drop(chunks);
             session.wrote(runs, written, now.mono);
-            if written == total { Flushed::More } else { Flushed::Blocked }
+            match (written == total, session.has_output()) {
+                (false, _) => Flushed::Blocked,
+                (true, true) => Flushed::More,
+                (true, false) => Flushed::Idle,
+            }
         });
         if let Some(client) = self.core.client(id) {
             self.metrics.bytes.inc_by(client.session.counters().bytes - before);
@@ -410,7 +421,7 @@ impl Worker {
         let Some(client) = self.core.client(id) else { return };
         if client.wire != Wire::Sse && now - client.session.heard() > idle {
             self.core.close(id, CloseCode::Idle, "no ping was heard for 30 heartbeats");
-        } else if client.wire != Wire::Sse || self.vouches() {
+        } else if client.wire != Wire::Sse || self.vouches(now) {
             self.core.output(id, |session, _| session.beat());
         }
         self.flush(id);
@@ -437,6 +448,7 @@ pub async fn run(parts: WorkerParts) {
         next_sweep: if number == 0 { 0 } else { i64::MAX },
         draining: None,
         tasks: 0,
+        buffer: vec![0; READ].into(),
     }));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -13,7 +13,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Shared, Sink};
+use super::{Shared, Sink, Worker};
 use crate::core::SessionId;
 use crate::limits::Place;
 use crate::transports::ws::{Incoming, Reader};
@@ -53,8 +53,7 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
         (id, wake, Reader::new(worker.settings.message_bytes as usize))
     };
     reader.feed(&parts.read_buf);
-    take_in(&shared, id, &mut reader);
-    let mut buffer = [0u8; 4096];
+    take_in(&mut shared.borrow_mut(), id, &mut reader);
     loop {
         let blocked = {
             let worker = shared.borrow();
@@ -68,13 +67,14 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
                 if ready.is_err() {
                     break;
                 }
-                match stream.try_read(&mut buffer) {
+                let worker = &mut *shared.borrow_mut();
+                match stream.try_read(&mut worker.buffer) {
                     Ok(0) => break,
                     // What a client says after it was told to go is not even kept.
-                    Ok(_) if shared.borrow().core.closing(id).is_some() => {}
+                    Ok(_) if worker.core.closing(id).is_some() => {}
                     Ok(n) => {
-                        reader.feed(&buffer[..n]);
-                        if !take_in(&shared, id, &mut reader) {
+                        reader.feed(&worker.buffer[..n]);
+                        if !take_in(worker, id, &mut reader) {
                             break;
                         }
                     }
@@ -99,7 +99,8 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
     let said_bye = shared.borrow().conns.get(&id).is_some_and(|conn| conn.said_bye);
     shared.borrow_mut().disconnect(id);
     if said_bye {
-        linger(&stream).await;
+        // Apart, so that not every connection has room for it.
+        Box::pin(linger(&stream)).await;
     }
 }
 
@@ -125,8 +126,7 @@ async fn linger(stream: &TcpStream) {
 }
 
 /// Does what the client asks; `false` where the connection is over.
-fn take_in(shared: &Shared, id: SessionId, reader: &mut Reader) -> bool {
-    let mut worker = shared.borrow_mut();
+fn take_in(worker: &mut Worker, id: SessionId, reader: &mut Reader) -> bool {
     let mut goes_on = true;
     loop {
         match reader.next() {

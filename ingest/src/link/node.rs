@@ -13,7 +13,7 @@ use redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection, PubSub}
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, ProtocolVersion, RedisError, ServerErrorKind, Value,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::{Server, Template};
@@ -42,7 +42,7 @@ pub(crate) struct Node {
     current: Mutex<Option<Connection>>,
     made: AtomicU64,
     /// The master that is known, to find out when it changes.
-    master: std::sync::Mutex<Option<Server>>,
+    master: watch::Sender<Option<Server>>,
     checked: std::sync::Mutex<Instant>,
     checking: AtomicBool,
 }
@@ -100,7 +100,7 @@ impl Node {
             deadline,
             current: Mutex::new(None),
             made: AtomicU64::new(0),
-            master: std::sync::Mutex::default(),
+            master: watch::Sender::new(None),
             checked: std::sync::Mutex::new(Instant::now()),
             checking: AtomicBool::new(false),
         })
@@ -118,7 +118,7 @@ impl Node {
             Place::Master(template, sentinels) => {
                 let master = sentinels.master().await?;
                 let client = template.client(Some(&master), protocol);
-                *self.master.lock().unwrap_or_else(PoisonError::into_inner) = Some(master.clone());
+                self.master.send_replace(Some(master.clone()));
                 (client, Some(master))
             }
         };
@@ -127,7 +127,7 @@ impl Node {
 
     /// The master as Sentinels named it last; nothing where the address says which server it is.
     pub(crate) fn known_master(&self) -> Option<Server> {
-        self.master.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.master.borrow().clone()
     }
 
     /// A connection of its own for subscriptions to plain channels, and to which master.
@@ -173,13 +173,34 @@ impl Node {
         until: Instant,
     ) -> Result<Value, Failure> {
         self.watch();
-        match timeout_at(until.min(Instant::now() + self.deadline), self.send_once(request)).await {
+        let until = until.min(Instant::now() + self.deadline);
+        let sent = async {
+            tokio::select! {
+                sent = self.send_once(request) => sent,
+                // Whoever is no master any more may never answer.
+                () = self.replaced() => {
+                    let why = "another server became the master meanwhile".into();
+                    Err(Failure::Away(LogError::Unavailable(why)))
+                }
+            }
+        };
+        match timeout_at(until, sent).await {
             Ok(done) => done,
             Err(_) => {
                 self.suspect();
                 let why = format!("no answer within {:?}", self.deadline);
                 Err(Failure::Away(LogError::Unavailable(why)))
             }
+        }
+    }
+
+    /// Until the master is another one than now, if one is known now.
+    async fn replaced(&self) {
+        let mut master = self.master.subscribe();
+        let now = master.borrow_and_update().clone();
+        // The sender is here as long as we are.
+        if now.is_none() || master.wait_for(|master| *master != now).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -273,11 +294,14 @@ impl Node {
     pub(crate) async fn check(&self) {
         let Place::Master(_, sentinels) = &self.place else { return };
         let Ok(master) = sentinels.master().await else { return };
-        let mut known = self.master.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref().is_some_and(|known| *known != master) {
-            tracing::warn!(%master, "another master: leaving the old one");
-        }
-        *known = Some(master);
+        self.master.send_if_modified(|known| {
+            let is_news = known.as_ref() != Some(&master);
+            if is_news && known.is_some() {
+                tracing::warn!(%master, "another master: leaving the old one");
+            }
+            *known = Some(master);
+            is_news
+        });
     }
 }
 

@@ -55,14 +55,10 @@ impl Process {
         let log = RedisLog::new(redis()).unwrap();
         let metrics = settings.metrics.clone();
         let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
-        let listen = redis_input::listen(redis(), ingest.input().clone(), metrics, cancel.clone());
-        let tell = redis_input::tell(redis(), controls);
+        let run = redis_input::run(redis(), controls, ingest.input().clone(), metrics, cancel.clone());
         let read = stream_input::listen(redis(), ingest.starts(), ingest.input().clone(), cancel.clone());
-        let tasks = vec![
-            tokio::spawn(async { listen.await.unwrap() }),
-            tokio::spawn(async { tell.await.unwrap() }),
-            tokio::spawn(async { read.await.unwrap() }),
-        ];
+        let tasks =
+            vec![tokio::spawn(async { run.await.unwrap() }), tokio::spawn(async { read.await.unwrap() })];
         Self { ingest, tasks, cancel }
     }
 

@@ -40,11 +40,9 @@ impl IngestProcess {
         let log = RedisLog::new(redis_settings(server)).unwrap();
         let metrics = settings.metrics.clone();
         let (ingest, controls) = Ingest::start(settings, LogWriter::from(log), cancel.clone());
-        let listen =
-            redis_input::listen(redis_settings(server), ingest.input().clone(), metrics, cancel.clone());
-        let tell = redis_input::tell(redis_settings(server), controls);
-        let tasks =
-            vec![tokio::spawn(async { listen.await.unwrap() }), tokio::spawn(async { tell.await.unwrap() })];
+        let input = ingest.input().clone();
+        let run = redis_input::run(redis_settings(server), controls, input, metrics, cancel.clone());
+        let tasks = vec![tokio::spawn(async { run.await.unwrap() })];
         Self { ingest, tasks, cancel }
     }
 
