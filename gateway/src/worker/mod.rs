@@ -470,6 +470,10 @@ pub async fn run(parts: WorkerParts) {
                 }
                 worker.flush_dirty();
                 worker.measure_stops();
+                drop(worker);
+                // A pass over thousands of clients takes long, and under load the next one is due already: clients must be heard
+                // in between, or they are taken for silent.
+                tokio::task::yield_now().await;
             }
             // Once nobody accepts any more there are those that are here already.
             Some(arrival) = arrivals.recv() => {
