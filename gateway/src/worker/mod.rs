@@ -3,6 +3,7 @@
 
 mod accept;
 mod messages;
+mod run;
 mod stream;
 mod websocket;
 
@@ -12,7 +13,6 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -21,15 +21,15 @@ use tictac_proto::session::Session;
 use tictac_proto::wire::{CloseCode, Down, Heartbeat, Welcome};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
 
 pub use accept::{Arrival, Peer, accept, listen};
+pub use run::{WorkerParts, run};
 pub use stream::StreamArrival;
 pub use websocket::WebSocketArrival;
 
-use crate::core::{Core, SessionId, SessionLimits};
+use crate::core::{Core, SessionId};
 use crate::feed::HubInput;
-use crate::hub::{Now, ToCore};
+use crate::hub::Now;
 use crate::limits::{Limits, Pace, Place};
 use crate::metrics::Metrics;
 use crate::rights::Rights;
@@ -38,43 +38,14 @@ use crate::time::Clock;
 use crate::transports::{sse, ws};
 use crate::wires::{self, Wire};
 
-/// How often bounds of time are looked at.
-const TICK: Duration = Duration::from_millis(20);
 /// A session that is to be closed and can't be told within this is cut, ms.
 const CLOSE_DEADLINE: i64 = 3_000;
-/// Sessions that are not gone by then after being told are cut, ms.
-const DRAIN_DEADLINE: i64 = 6_000;
 /// Silence of the hub after which this core vouches for nothing, ms.
 const HUB_SILENCE: i64 = 1_500;
 /// How often the shared limits are swept, ms.
 const SWEEP_EVERY: i64 = 5_000;
-/// What one read from a client may bring.
-const READ: usize = 16 * 1024;
 /// Unreadable or refused messages in a row after which a client is closed.
 const MAX_BAD: u32 = 20;
-
-/// What a worker is made of.
-#[derive(Debug)]
-pub struct WorkerParts {
-    /// Its number.
-    pub number: usize,
-    /// Settings.
-    pub settings: Arc<Settings>,
-    /// Shared limits.
-    pub limits: Arc<Limits>,
-    /// Metrics.
-    pub metrics: Metrics,
-    /// The clock.
-    pub clock: Clock,
-    /// To the hub.
-    pub hub: mpsc::Sender<HubInput>,
-    /// From the hub.
-    pub news: mpsc::Receiver<Vec<ToCore>>,
-    /// Arrivals, from the accept loop's handlers.
-    pub arrivals: mpsc::Receiver<Arrival>,
-    /// When to end.
-    pub stop: CancellationToken,
-}
 
 enum Sink {
     Socket { stream: Rc<TcpStream>, blocked: bool },
@@ -119,6 +90,8 @@ pub(crate) struct Worker {
     tasks: usize,
     /// What a read brings, for all connections: each is taken in at once.
     buffer: Box<[u8]>,
+    /// Reads that brought something.
+    reads: u64,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -425,84 +398,5 @@ impl Worker {
             self.core.output(id, |session, _| session.beat());
         }
         self.flush(id);
-    }
-}
-
-/// Runs a worker until it is told to stop.
-pub async fn run(parts: WorkerParts) {
-    let WorkerParts { number, settings, limits, metrics, clock, hub, mut news, mut arrivals, stop } = parts;
-    let session_limits = SessionLimits { subscriptions: settings.subscriptions, scopes: 64 };
-    let mut core = Core::new(number, session_limits);
-    core.set_shards(settings.shards);
-    let shared: Shared = Rc::new(RefCell::new(Worker {
-        core,
-        conns: HashMap::default(),
-        hub,
-        asks: VecDeque::new(),
-        due: BinaryHeap::new(),
-        settings,
-        limits,
-        metrics,
-        clock,
-        heard_hub: clock.now().mono,
-        next_sweep: if number == 0 { 0 } else { i64::MAX },
-        draining: None,
-        tasks: 0,
-        buffer: vec![0; READ].into(),
-    }));
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            batch = news.recv() => {
-                let Some(batch) = batch else { break };
-                let mut worker = shared.borrow_mut();
-                worker.heard_hub = worker.clock.now().mono;
-                for message in batch {
-                    worker.core.handle(message);
-                }
-                // What else has come joins the same pass, so that one write carries it all.
-                for _ in 0..64 {
-                    let Ok(batch) = news.try_recv() else { break };
-                    for message in batch {
-                        worker.core.handle(message);
-                    }
-                }
-                worker.flush_dirty();
-                worker.measure_stops();
-                drop(worker);
-                // A pass over thousands of clients takes long, and under load the next one is due already: clients must be heard
-                // in between, or they are taken for silent.
-                tokio::task::yield_now().await;
-            }
-            // Once nobody accepts any more there are those that are here already.
-            Some(arrival) = arrivals.recv() => {
-                shared.borrow_mut().tasks += 1;
-                let shared = shared.clone();
-                tokio::task::spawn_local(async move {
-                    match arrival {
-                        Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
-                        Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
-                    }
-                    shared.borrow_mut().tasks -= 1;
-                });
-            }
-            _ = tick.tick() => {
-                let mut worker = shared.borrow_mut();
-                worker.tick();
-                let late = |since: i64| worker.clock.now().mono - since > DRAIN_DEADLINE;
-                if worker.draining.is_some_and(|since| (worker.tasks == 0 && arrivals.is_empty()) || late(since)) {
-                    break;
-                }
-            }
-            () = stop.cancelled(), if shared.borrow().draining.is_none() => {
-                let mut worker = shared.borrow_mut();
-                worker.draining = Some(worker.clock.now().mono);
-                for id in worker.core.sessions() {
-                    worker.core.close(id, CloseCode::Restart, "the gateway restarts");
-                }
-                worker.flush_dirty();
-            }
-        }
     }
 }

@@ -68,6 +68,7 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
                     break;
                 }
                 let worker = &mut *shared.borrow_mut();
+                worker.reads += 1;
                 match stream.try_read(&mut worker.buffer) {
                     Ok(0) => break,
                     // What a client says after it was told to go is not even kept.

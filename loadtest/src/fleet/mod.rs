@@ -178,6 +178,9 @@ impl Fleet {
         self.begun = Instant::now();
         let mut told = Instant::now();
         while self.ready < self.plan.clients {
+            if self.findings().wrong > 0 {
+                bail!("while connecting: {}", self.findings().mistakes.join("; "));
+            }
             if self.begun.elapsed() > within {
                 bail!(
                     "{} of {} clients have their books after {within:?}: is the gateway's limit of connects lower than the ramp of {} a second?",

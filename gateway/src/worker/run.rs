@@ -1,0 +1,146 @@
+//! The worker's loop: news of the hub, arrivals, time, and the end.
+
+use std::cell::RefCell;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tictac_proto::wire::CloseCode;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::{Arrival, Shared, Worker, stream, websocket};
+use crate::core::{Core, SessionLimits};
+use crate::feed::HubInput;
+use crate::hub::ToCore;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::time::Clock;
+
+/// How often bounds of time are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Sessions that are not gone by then after being told are cut, ms.
+const DRAIN_DEADLINE: i64 = 6_000;
+/// What one read from a client may bring.
+const READ: usize = 16 * 1024;
+/// How often connections may go on between two passes, as long as they have something to say.
+const TURNS: usize = 64;
+/// Batches of news that one pass takes in at most.
+const BATCHES: usize = 64;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Its number.
+    pub number: usize,
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Shared limits.
+    pub limits: Arc<Limits>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The clock.
+    pub clock: Clock,
+    /// To the hub.
+    pub hub: mpsc::Sender<HubInput>,
+    /// From the hub.
+    pub news: mpsc::Receiver<Vec<ToCore>>,
+    /// Arrivals, from the accept loop's handlers.
+    pub arrivals: mpsc::Receiver<Arrival>,
+    /// When to end.
+    pub stop: CancellationToken,
+}
+
+impl Worker {
+    /// Takes in what the hub says and writes it to whoever it is for.
+    fn pass(&mut self, batch: Vec<ToCore>, news: &mut mpsc::Receiver<Vec<ToCore>>) {
+        self.heard_hub = self.clock.now().mono;
+        // What else has come joins the same pass, so that one write carries it all.
+        let others = std::iter::from_fn(|| news.try_recv().ok()).take(BATCHES);
+        for message in std::iter::once(batch).chain(others).flatten() {
+            self.core.handle(message);
+        }
+        self.flush_dirty();
+        self.measure_stops();
+    }
+}
+
+/// A pass over thousands of clients takes long, and under load the next one is due already: clients must be heard in between,
+/// or they are taken for silent. The runtime lets some dozens of connections go on at a time.
+async fn hear(shared: &Shared, arrivals: &mpsc::Receiver<Arrival>) {
+    for _ in 0..TURNS {
+        let before = shared.borrow().reads;
+        tokio::task::yield_now().await;
+        // Who has just come waits for a place here.
+        if shared.borrow().reads == before || !arrivals.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Runs a worker until it is told to stop.
+pub async fn run(parts: WorkerParts) {
+    let WorkerParts { number, settings, limits, metrics, clock, hub, mut news, mut arrivals, stop } = parts;
+    let session_limits = SessionLimits { subscriptions: settings.subscriptions, scopes: 64 };
+    let mut core = Core::new(number, session_limits);
+    core.set_shards(settings.shards);
+    let shared: Shared = Rc::new(RefCell::new(Worker {
+        core,
+        conns: HashMap::default(),
+        hub,
+        asks: VecDeque::new(),
+        due: BinaryHeap::new(),
+        settings,
+        limits,
+        metrics,
+        clock,
+        heard_hub: clock.now().mono,
+        next_sweep: if number == 0 { 0 } else { i64::MAX },
+        draining: None,
+        tasks: 0,
+        buffer: vec![0; READ].into(),
+        reads: 0,
+    }));
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            batch = news.recv() => {
+                let Some(batch) = batch else { break };
+                shared.borrow_mut().pass(batch, &mut news);
+                hear(&shared, &arrivals).await;
+            }
+            // Once nobody accepts any more there are those that are here already.
+            Some(arrival) = arrivals.recv() => {
+                shared.borrow_mut().tasks += 1;
+                let shared = shared.clone();
+                tokio::task::spawn_local(async move {
+                    match arrival {
+                        Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
+                        Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
+                    }
+                    shared.borrow_mut().tasks -= 1;
+                });
+            }
+            _ = tick.tick() => {
+                let mut worker = shared.borrow_mut();
+                worker.tick();
+                let late = |since: i64| worker.clock.now().mono - since > DRAIN_DEADLINE;
+                if worker.draining.is_some_and(|since| (worker.tasks == 0 && arrivals.is_empty()) || late(since)) {
+                    break;
+                }
+            }
+            () = stop.cancelled(), if shared.borrow().draining.is_none() => {
+                let mut worker = shared.borrow_mut();
+                worker.draining = Some(worker.clock.now().mono);
+                for id in worker.core.sessions() {
+                    worker.core.close(id, CloseCode::Restart, "the gateway restarts");
+                }
+                worker.flush_dirty();
+            }
+        }
+    }
+}
