@@ -20,6 +20,8 @@ use crate::pulse;
 /// Clock ticks a second of `/proc`, the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 const CONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// Silence after which everything is taken to be here.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long after the last change deliveries are waited for.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -47,17 +49,38 @@ pub struct Case {
 }
 
 impl Case {
+    /// Sums of the markets' shares, of changes and of what is followed.
+    fn sums(&self) -> Vec<f64> {
+        let mut sum = 0.0;
+        let add = |rank: usize| {
+            sum += (rank as f64).powf(-self.skew);
+            sum
+        };
+        (1..=self.markets).map(add).collect()
+    }
+
+    /// How many clients one change goes to, on average.
+    #[must_use]
+    pub fn deliveries(&self) -> f64 {
+        let mut followers = std::collections::HashMap::<MarketId, f64>::new();
+        for market in self.follows().into_iter().flatten() {
+            *followers.entry(market).or_default() += 1.0;
+        }
+        let (sums, mut before) = (self.sums(), 0.0);
+        let all = sums.last().copied().unwrap_or(1.0);
+        let of = |(number, sum): (usize, &f64)| {
+            let share = (sum - std::mem::replace(&mut before, *sum)) / all;
+            share * followers.get(&pulse::market(number)).copied().unwrap_or(0.0)
+        };
+        sums.iter().enumerate().map(of).sum()
+    }
+
     /// What each client follows: as many different markets, the first ones more often.
     #[must_use]
     pub fn follows(&self) -> Vec<Vec<MarketId>> {
         let mut dice = SmallRng::seed_from_u64(7);
-        let mut sum = 0.0;
-        let sums: Vec<f64> = (1..=self.markets)
-            .map(|rank| {
-                sum += (rank as f64).powf(-self.skew);
-                sum
-            })
-            .collect();
+        let sums = self.sums();
+        let sum = sums.last().copied().unwrap_or(1.0);
         let some = |dice: &mut SmallRng| {
             let mut chosen = Vec::with_capacity(self.each);
             while chosen.len() < self.each.min(self.markets) {
@@ -106,7 +129,7 @@ pub struct Measured {
     pub frame_bytes: f64,
     /// Connects a second, until every client had its books.
     pub connects: f64,
-    /// Bytes of memory that each client costs the server, before anything is sent.
+    /// Bytes of memory that each client costs the server, with its subscriptions and first books.
     pub memory: f64,
 }
 
@@ -221,10 +244,17 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     };
     let took = fleet.connect(CONNECT_WITHIN, |ready| say(format!("{ready} of {} clients", case.clients)))?;
     fleet.run(Duration::from_millis(1_500), false, |_| {})?;
+    ensure!(
+        fleet.totals.closed == 0,
+        "{} connections ended before anything was measured",
+        fleet.totals.closed
+    );
     let memory = (server.memory()? - before) / case.clients as f64;
     fleet.reset()?;
     let (cpu, own, begun) = (server.cpu_seconds()?, cpu_seconds("self")?, Instant::now());
     let Case { rate, seconds, markets, skew, .. } = *case;
+    // The floor sends everything to everybody: as many deliveries.
+    let rate = if floor { rate * case.deliveries() / case.clients as f64 } else { rate };
     server.order(Order::Pulse { rate, seconds, markets, skew })?;
     fleet.run(Duration::from_secs_f64(seconds), true, |totals| {
         say(format!(
@@ -235,7 +265,9 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     })?;
     let elapsed = begun.elapsed().as_secs_f64();
     let (cpu, own) = (server.cpu_seconds()? - cpu, cpu_seconds("self")? - own);
-    fleet.drain(Duration::from_millis(300), DRAIN_WITHIN)?;
+    // What the CPU was spent for; the rest comes later.
+    let meanwhile = fleet.totals.deltas.max(1) as f64;
+    fleet.drain(QUIET, DRAIN_WITHIN)?;
     say(String::new());
     let count = server.answer("done")?;
     let totals = &fleet.totals;
@@ -244,13 +276,7 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     if totals.closed > 0 {
         bail!("{} connections ended", totals.closed);
     }
-    let expected = if floor {
-        count as f64 * case.clients as f64
-    } else {
-        // What each change of a market offers is as many deliveries as it has followers.
-        count as f64 * case.clients as f64 * case.each as f64 / case.markets as f64
-    };
-    let deltas = totals.deltas.max(1) as f64;
+    let expected = count as f64 * if floor { case.clients as f64 } else { case.deliveries() };
     let ms = |share: f64| totals.latency.value_at_quantile(share) as f64 / 1e3;
     server.order(Order::Quit)?;
     Ok(Measured {
@@ -259,7 +285,7 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
         p50: ms(0.5),
         p99: ms(0.99),
         max: totals.latency.max() as f64 / 1e3,
-        cpu_us: cpu * 1e6 / deltas,
+        cpu_us: cpu * 1e6 / meanwhile,
         cpu: cpu / elapsed,
         own_cpu: own / elapsed,
         frames_per_read: totals.frames as f64 / totals.reads.max(1) as f64,

@@ -1,6 +1,6 @@
 //! A feed for measuring: markets whose changes are each due at an exact time, whatever happens to those before them, and
 //! carry that time as a size, µs since 1970. How late a client hears of one is so known without an agreement about
-//! anything, and waiting is not left out (no coordinated omission).
+//! anything, and waiting is not left out (no coordinated omission); of changes that were merged only the newest counts.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -6,7 +6,7 @@ use tictac_proto::wire::{Codec, Conflate};
 
 use crate::bench::{Case, Measured, Settings, Who, measure, pin};
 
-/// A floor whose slowest turn is further from its median than this is not steady.
+/// A floor whose turns are further apart than this, as a share of their median, is not steady.
 const STEADY: f64 = 0.2;
 /// How often a case is measured anew because its floor was not steady.
 const AGAIN: usize = 2;

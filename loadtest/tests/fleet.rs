@@ -39,13 +39,14 @@ fn every_change_comes_to_every_client_of_a_hot_market() {
 fn who_follows_some_of_many_markets_gets_those() {
     let case = case(50, 40, 20, Codec::Json, Conflate::Raw);
     assert!(case.follows().iter().all(|markets| markets.len() == 20));
+    assert!((case.deliveries() - 25.0).abs() < 1e-9, "20 of 40 markets each");
     let measured = run(Who::Gateway, &case);
     // Every market has about as many followers, not exactly.
     assert!((0.9..1.1).contains(&measured.share), "{measured:?}");
 }
 
 #[test]
-fn merged_deltas_lead_to_the_same_books() {
+fn who_wants_to_hear_ten_times_a_second_does() {
     let measured = run(Who::Gateway, &case(50, 1, 1, Codec::Json, Conflate::Every(100)));
     assert!((0.02..0.2).contains(&measured.share), "ten of two hundred a second: {measured:?}");
 }

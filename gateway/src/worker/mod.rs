@@ -90,8 +90,8 @@ pub(crate) struct Worker {
     tasks: usize,
     /// What a read brings, for all connections: each is taken in at once.
     buffer: Box<[u8]>,
-    /// Reads that brought something.
-    reads: u64,
+    /// How often connections' tasks went on.
+    turns: u64,
 }
 
 type Shared = Rc<RefCell<Worker>>;
@@ -256,7 +256,7 @@ impl Worker {
             });
             let total: usize = chunks.iter().map(|c| c.len()).sum();
             let tried = match &chunks[..] {
-                [] => return Flushed::Idle,
+                _ if total == 0 => return Flushed::Idle,
                 // A plain send costs the kernel less.
                 [one] => stream.try_write(one),
                 more => {

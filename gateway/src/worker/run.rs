@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(20);
 const DRAIN_DEADLINE: i64 = 6_000;
 /// What one read from a client may bring.
 const READ: usize = 16 * 1024;
-/// How often connections may go on between two passes, as long as they have something to say.
+/// How often connections may go on between two passes, as long as they have something to do.
 const TURNS: usize = 64;
 /// Batches of news that one pass takes in at most.
 const BATCHES: usize = 64;
@@ -70,15 +70,30 @@ impl Worker {
 
 /// A pass over thousands of clients takes long, and under load the next one is due already: clients must be heard in between,
 /// or they are taken for silent. The runtime lets some dozens of connections go on at a time.
-async fn hear(shared: &Shared, arrivals: &mpsc::Receiver<Arrival>) {
+async fn hear(shared: &Shared, arrivals: &mut mpsc::Receiver<Arrival>) {
     for _ in 0..TURNS {
-        let before = shared.borrow().reads;
+        let before = shared.borrow().turns;
+        while let Ok(arrival) = arrivals.try_recv() {
+            arrived(shared, arrival);
+        }
         tokio::task::yield_now().await;
-        // Who has just come waits for a place here.
-        if shared.borrow().reads == before || !arrivals.is_empty() {
+        if shared.borrow().turns == before {
             break;
         }
     }
+}
+
+/// Begins a connection's task.
+fn arrived(shared: &Shared, arrival: Arrival) {
+    shared.borrow_mut().tasks += 1;
+    let shared = shared.clone();
+    tokio::task::spawn_local(async move {
+        match arrival {
+            Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
+            Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
+        }
+        shared.borrow_mut().tasks -= 1;
+    });
 }
 
 /// Runs a worker until it is told to stop.
@@ -102,7 +117,7 @@ pub async fn run(parts: WorkerParts) {
         draining: None,
         tasks: 0,
         buffer: vec![0; READ].into(),
-        reads: 0,
+        turns: 0,
     }));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,20 +126,10 @@ pub async fn run(parts: WorkerParts) {
             batch = news.recv() => {
                 let Some(batch) = batch else { break };
                 shared.borrow_mut().pass(batch, &mut news);
-                hear(&shared, &arrivals).await;
+                hear(&shared, &mut arrivals).await;
             }
             // Once nobody accepts any more there are those that are here already.
-            Some(arrival) = arrivals.recv() => {
-                shared.borrow_mut().tasks += 1;
-                let shared = shared.clone();
-                tokio::task::spawn_local(async move {
-                    match arrival {
-                        Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
-                        Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
-                    }
-                    shared.borrow_mut().tasks -= 1;
-                });
-            }
+            Some(arrival) = arrivals.recv() => arrived(&shared, arrival),
             _ = tick.tick() => {
                 let mut worker = shared.borrow_mut();
                 worker.tick();

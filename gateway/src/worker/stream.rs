@@ -60,6 +60,7 @@ pub(super) async fn serve(shared: Shared, arrival: StreamArrival) {
         }
         let piece = {
             let mut worker = shared.borrow_mut();
+            worker.turns += 1;
             if worker.conns.get(&id).is_none_or(|c| c.dead) {
                 break;
             }

@@ -56,7 +56,8 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
     take_in(&mut shared.borrow_mut(), id, &mut reader);
     loop {
         let blocked = {
-            let worker = shared.borrow();
+            let mut worker = shared.borrow_mut();
+            worker.turns += 1;
             match worker.conns.get(&id) {
                 Some(conn) if !conn.dead => matches!(conn.sink, Sink::Socket { blocked: true, .. }),
                 _ => break,
@@ -68,7 +69,6 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
                     break;
                 }
                 let worker = &mut *shared.borrow_mut();
-                worker.reads += 1;
                 match stream.try_read(&mut worker.buffer) {
                     Ok(0) => break,
                     // What a client says after it was told to go is not even kept.

@@ -44,6 +44,8 @@ impl Engine {
     /// The next `alive` of a shard, and how far sources' streams are in its log, if it is due and nothing is under way.
     /// The same must follow.
     pub fn take_alive(&mut self, shard: u16, now: i64) -> Option<(Alive, Vec<Resume>)> {
+        // Whether there are entries to go before it depends on that.
+        self.settle_moves(shard, now);
         let Self { shards, catalogue, settings, .. } = self;
         let mine = shards.get_mut(usize::from(shard)).unwrap_or(catalogue);
         if !mine.begin_alive(now, settings) {
@@ -71,8 +73,8 @@ fn is_stop(entry: &Entry) -> bool {
 
 impl Shard {
     /// `alive` is to be sent as soon as nothing is under way.
-    pub(super) fn hasten_alive(&mut self) {
-        self.alive_due = i64::MIN;
+    pub(super) fn hasten_alive(&mut self, now: i64) {
+        self.alive_due = self.alive_due.min(now);
     }
 
     /// Whether `alive` is due, and entries don't go before it; if so it is under way from now on.

@@ -361,6 +361,16 @@ impl Engine {
     /// The next batch of a shard, unless something of it is under way. [`Self::handle_written`] or [`Self::handle_lost`]
     /// must follow.
     pub fn take_batch(&mut self, shard: u16, now: i64) -> Option<Batch> {
+        self.settle_moves(shard, now);
+        let Self { shards, catalogue, settings, checkpoint, .. } = self;
+        let shard = shards.get_mut(usize::from(shard)).unwrap_or(catalogue);
+        let mut batch = shard.take_batch(now, settings)?;
+        batch.resume = shard.take_resume(checkpoint.held());
+        Some(batch)
+    }
+
+    /// What waited for another shard goes on where that has written what it waited for.
+    fn settle_moves(&mut self, shard: u16, now: i64) {
         while let Some(awaited) = self.shard(shard).first_move()
             && self.shard(awaited.shard).has_written(awaited.at)
         {
@@ -374,11 +384,6 @@ impl Engine {
                 }
             }
         }
-        let Self { shards, catalogue, settings, checkpoint, .. } = self;
-        let shard = shards.get_mut(usize::from(shard)).unwrap_or(catalogue);
-        let mut batch = shard.take_batch(now, settings)?;
-        batch.resume = shard.take_resume(checkpoint.held());
-        Some(batch)
     }
 
     /// What is to be said to sources now. What was taken in only the catalogue's owner says; images are asked for by
@@ -465,7 +470,7 @@ impl Engine {
             }
         }
         if changed {
-            self.shards.iter_mut().chain([&mut self.catalogue]).for_each(Shard::hasten_alive);
+            self.shards.iter_mut().chain([&mut self.catalogue]).for_each(|s| s.hasten_alive(now));
         }
     }
 }

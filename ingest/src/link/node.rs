@@ -174,17 +174,7 @@ impl Node {
     ) -> Result<Value, Failure> {
         self.watch();
         let until = until.min(Instant::now() + self.deadline);
-        let sent = async {
-            tokio::select! {
-                sent = self.send_once(request) => sent,
-                // Whoever is no master any more may never answer.
-                () = self.replaced() => {
-                    let why = "another server became the master meanwhile".into();
-                    Err(Failure::Away(LogError::Unavailable(why)))
-                }
-            }
-        };
-        match timeout_at(until, sent).await {
+        match timeout_at(until, self.send_once(request)).await {
             Ok(done) => done,
             Err(_) => {
                 self.suspect();
@@ -194,12 +184,10 @@ impl Node {
         }
     }
 
-    /// Until the master is another one than now, if one is known now.
-    async fn replaced(&self) {
-        let mut master = self.master.subscribe();
-        let now = master.borrow_and_update().clone();
+    /// Until the master is another one than a connection leads to; for ever where none is named.
+    async fn replaced(&self, master: &Option<Server>) {
         // The sender is here as long as we are.
-        if now.is_none() || master.wait_for(|master| *master != now).await.is_err() {
+        if master.is_none() || self.master.subscribe().wait_for(|now| now != master).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -212,7 +200,19 @@ impl Node {
     }
 
     async fn send_once(&self, request: Request<'_>) -> Result<Value, Failure> {
-        let mut connection = self.connection(request.is_call).await.map_err(Failure::Away)?;
+        let connection = self.connection(request.is_call).await.map_err(Failure::Away)?;
+        let master = connection.master.clone();
+        tokio::select! {
+            sent = self.send_over(connection, request) => sent,
+            // Whoever is no master any more may never answer.
+            () = self.replaced(&master) => {
+                let why = "another server became the master meanwhile".into();
+                Err(Failure::Away(LogError::Unavailable(why)))
+            }
+        }
+    }
+
+    async fn send_over(&self, mut connection: Connection, request: Request<'_>) -> Result<Value, Failure> {
         let mut answer = send(&mut connection.connection, request.command).await;
         // A connection to a Cluster's server loads nothing where that turned out to be a replica.
         if answer.as_ref().is_err_and(|error| error.to_string().contains("Function not found")) {

@@ -87,3 +87,28 @@ fn a_feed_of_which_something_waits_for_long_is_not_live() {
         assert_eq!(said(&mut engine, shard, now), Some(FeedState::Live), "all is written");
     }
 }
+
+/// The entry which says that a market is gone waits for another shard's: it must not wait for ever behind `alive`s.
+#[test]
+fn a_market_that_moves_is_not_held_up_by_alives() {
+    let (mut engine, a, shard) = open();
+    let shards = settings().shards;
+    let event = (2..).map(|n| format!("e{n}")).find(|event| shard_of(event, shards) != shard).unwrap();
+    let there = shard_of(&event, shards);
+    engine.handle_message(&a, Some(2), 1_000);
+    engine.handle_updates(&a, [image("1.1", &event)], times(1_000));
+    let mut gone = false;
+    for i in 0..8 {
+        // Whatever is due is an alive: each call takes longer than the time between two. The new shard is slower still.
+        let now = 1_000 + i * 600;
+        for shard in [shard, there].into_iter().take(if i % 2 == 0 { 1 } else { 2 }) {
+            if said(&mut engine, shard, now).is_none() {
+                let entries = written(&mut engine, shard, now).map_or(Vec::new(), |batch| batch.entries);
+                gone |= entries.iter().any(|bytes| {
+                    matches!(Live::decode(bytes), Ok(Live::Entry(Entry { what: What::Gone { .. }, .. })))
+                });
+            }
+        }
+    }
+    assert!(gone, "it is said to be gone where it was");
+}

@@ -274,7 +274,8 @@ impl Fleet {
     fn read(&mut self, number: usize) {
         let Some(client) = self.clients.get_mut(number) else { return };
         let step = client.read(&self.plan, &mut self.buffer, &mut self.judge, &mut self.totals);
-        if step == Step::More {
+        // One that just got all it follows may have more to read, too.
+        if matches!(step, Step::More | Step::Ready) {
             self.again.push_back(number);
         }
         self.took(step);
