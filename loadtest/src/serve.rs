@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tictac_gateway::gateway::Gateway;
 use tictac_gateway::settings::Settings;
 use tictac_ingest::log::{LogReader, LogWriter, MemoryLog, MemorySettings};
@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::orders::{Order, Orders};
 use crate::pulse::{self, Pulse, now_us};
+use crate::request::get;
 
 /// The room of a shard's log.
 const LOG: MemorySettings =
     MemorySettings { entries: 16_384, bytes: 64 << 20, lease: Duration::from_secs(3) };
+/// How long the gateway may take until it serves them.
+const LISTED_WITHIN: Duration = Duration::from_secs(30);
 /// Markets imaged in one message.
 const IMAGES: usize = 64;
 
@@ -49,6 +52,7 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
                 for some in images.chunks(IMAGES) {
                     outlet.say(some.to_vec(), now_us())?;
                 }
+                runtime.block_on(listed(&gateway.address.to_string(), count))?;
                 println!("ready {count}");
             }
             Order::Pulse { rate, seconds, markets, skew } => {
@@ -62,6 +66,18 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
     gateway.stop()?;
     cancel.cancel();
     runtime.block_on(ingest.finished());
+    Ok(())
+}
+
+/// Until the gateway serves the last of so many markets, and so all: they come to it in order.
+async fn listed(address: &str, count: usize) -> anyhow::Result<()> {
+    let Some(last) = count.checked_sub(1) else { return Ok(()) };
+    let path = format!("/v1/markets/{}", pulse::market(last));
+    let begun = Instant::now();
+    while get(address, &path, &[]).await?.status != 200 {
+        ensure!(begun.elapsed() < LISTED_WITHIN, "the gateway does not serve {path} after {LISTED_WITHIN:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     Ok(())
 }
 
