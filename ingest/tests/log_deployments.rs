@@ -22,11 +22,14 @@ fn log(url: String) -> RedisLog {
         .unwrap()
 }
 
-/// Writes until the log takes it: while servers change places it can't be reached, or has lost what came last.
+/// Writes until the log takes it: while servers change places it can't be reached, or has lost what came last, the
+/// epoch too: as the engine does, it says which one it has seen.
 async fn write(scribe: &mut Scribe, price: i64) {
     let begun = Instant::now();
+    let seen = scribe.at.epoch;
     loop {
-        let mut again = Scribe::acquire(scribe.log.clone(), scribe.owner.clone(), scribe.shard).await;
+        let mut again =
+            Scribe::acquire_after(scribe.log.clone(), scribe.owner.clone(), scribe.shard, seen).await;
         if let Ok((next, _)) = &mut again {
             next.image("m").change("m", price, 1);
             if next.write().await.is_ok() {

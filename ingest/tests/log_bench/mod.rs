@@ -173,7 +173,17 @@ pub struct Scribe {
 
 impl Scribe {
     pub async fn acquire(log: LogWriter, owner: Owner, shard: u16) -> Result<(Self, Acquired), LogError> {
-        let acquired = log.acquire(shard, &owner, 0, NOW).await?;
+        Self::acquire_after(log, owner, shard, 0).await
+    }
+
+    /// Takes a shard over knowing of an epoch, which a Redis that took another's place may not know of.
+    pub async fn acquire_after(
+        log: LogWriter,
+        owner: Owner,
+        shard: u16,
+        seen: u64,
+    ) -> Result<(Self, Acquired), LogError> {
+        let acquired = log.acquire(shard, &owner, seen, NOW).await?;
         let at = Position::new(acquired.epoch, acquired.n);
         let books = acquired.markets.iter().map(|stored| (stored.market.clone(), stored.clone())).collect();
         let mut scribe = Self { log, owner, shard, at, books, batch: Batch::default() };
