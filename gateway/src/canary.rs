@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::transports::sse::SseRequest;
-use crate::worker::{Arrival, StreamArrival};
+use crate::worker::{Arrival, Tap};
 
 /// Markets that are looked at together.
 pub const MARKETS: usize = 32;
@@ -241,7 +241,7 @@ pub async fn run(parts: CanaryParts) {
         // The whole catalogue is long: now and then is enough to know what there is.
         let catalogue = blind || turn % CATALOGUE_EVERY == 0;
         let request = SseRequest { subscriptions, catalogue };
-        let arrival = Arrival::Stream(StreamArrival { request, body, place: None, counted: false });
+        let arrival = Arrival::Tap(Tap { request, body });
         let arrived = timeout(silence, core.send(arrival)).await;
         let mut trouble = (!matches!(arrived, Ok(Ok(()))))
             .then(|| format!("core {} takes no arrivals", (turn - 1) % cores.len()));

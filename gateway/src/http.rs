@@ -1,8 +1,9 @@
 //! Routes: what a request's path leads to. Everything is answered by the hub or handed to the worker of this thread.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use hyper::upgrade::OnUpgrade;
+use bytes::Bytes;
 use serde_json::json;
 use tictac_proto::limits::MAX_ID;
 use tictac_proto::model::{MarketStatus, View};
@@ -18,9 +19,9 @@ use crate::hub::{Answer, MAX_PAGE, MarketFilter};
 use crate::limits::Limits;
 use crate::settings::Settings;
 use crate::time::Clock;
-use crate::transports::sse::{self, SseBody, form_pairs};
+use crate::transports::sse::{self, form_pairs, preamble};
 use crate::transports::ws::choose_subprotocol;
-use crate::worker::{Arrival, Peer, StreamArrival, WebSocketArrival};
+use crate::worker::{Arrival, Asked, Peer};
 
 type Reply2 = warp::reply::Response;
 
@@ -50,15 +51,12 @@ pub fn routes(
         .and(with.clone())
         .and(query)
         .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<OnUpgrade>())
-        .and(warp::ext::optional::<Peer>())
         .map(websocket);
     let sse = warp::path!("v1" / "sse")
         .and(warp::get())
         .and(with.clone())
         .and(query)
         .and(warp::header::headers_cloned())
-        .and(warp::ext::optional::<Peer>())
         .map(stream);
     let time = warp::path!("v1" / "time").and(warp::get()).and(with.clone()).map(|state: HttpState| {
         let body = json!({"now": state.clock.now().wall}).to_string();
@@ -132,19 +130,17 @@ fn problem(status: StatusCode, code: &str, why: &str, retry: Option<u64>) -> Rep
     reply
 }
 
-fn websocket(
-    state: HttpState,
-    query: String,
-    headers: HeaderMap,
-    upgrade: Option<OnUpgrade>,
-    peer: Option<Peer>,
-) -> Reply2 {
+fn websocket(state: HttpState, query: String, headers: HeaderMap) -> Reply2 {
     let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let bad = |why: &str| problem(StatusCode::BAD_REQUEST, "bad_request", why, None);
     let upgrades = text(header::UPGRADE).is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
-    let (true, Some(upgrade)) = (upgrades, upgrade) else {
-        return bad("this is a WebSocket: send `upgrade: websocket`, or use /v1/sse");
-    };
+    let says = text(header::CONNECTION).unwrap_or("").split(',');
+    let says_so = says.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    if !upgrades || !says_so {
+        return bad(
+            "this is a WebSocket: send `upgrade: websocket` and `connection: upgrade`, or use /v1/sse",
+        );
+    }
     if text(header::SEC_WEBSOCKET_VERSION) != Some("13") {
         let mut reply =
             problem(StatusCode::UPGRADE_REQUIRED, "bad_request", "WebSocket version 13 is spoken", None);
@@ -160,8 +156,7 @@ fn websocket(
     };
     let accept = derive_accept_key(key.as_bytes());
     let catalogue = form_pairs(&query).any(|(name, value)| name == "catalogue" && value != "0");
-    let arrival = WebSocketArrival { upgrade, wire, catalogue, place: peer.map(|p| p.place) };
-    if state.arrivals.try_send(Arrival::WebSocket(arrival)).is_err() {
+    if state.arrivals.capacity() == 0 {
         return problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "overload",
@@ -178,29 +173,58 @@ fn websocket(
         reply = reply.header(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     match reply.body(()) {
-        Ok(reply) => reply.map(|()| "").into_response(),
+        Ok(reply) => {
+            let mut reply = reply.map(|()| "").into_response();
+            reply.extensions_mut().insert(Asked::WebSocket { wire, catalogue });
+            reply
+        }
         Err(error) => bad(&error.to_string()),
     }
 }
 
-fn stream(state: HttpState, query: String, headers: HeaderMap, peer: Option<Peer>) -> Reply2 {
+fn stream(state: HttpState, query: String, headers: HeaderMap) -> Reply2 {
     // One that is no text is read as leniently as any other that is none of ours.
     let last_event_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let request = match sse::request(&query, last_event_id) {
         Ok(request) => request,
         Err(why) => return problem(StatusCode::BAD_REQUEST, "bad_request", &why, None),
     };
-    let (body, pieces) = mpsc::channel(1);
-    let arrival = StreamArrival { request, body, place: peer.map(|p| p.place), counted: true };
-    // A full gateway answers 200 and ends the stream: anything else would stop an EventSource for good. With the
-    // arrival gone, its sender is, and the body ends.
-    let _ = state.arrivals.try_send(Arrival::Stream(arrival));
-    let mut reply = warp::reply::stream(SseBody(pieces)).into_response();
+    let mut reply = Reply2::default();
+    // A full gateway answers 200 and ends the stream: anything else would stop an EventSource for good.
+    if state.arrivals.capacity() > 0 {
+        reply.extensions_mut().insert(Asked::Stream(request));
+    }
     let headers = reply.headers_mut();
+    // The body ends with the connection, so that what is sent is the same bytes for everybody, without chunks around them.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     reply
+}
+
+/// The answer that goes out ahead of what is sent over a socket from then on, as bytes.
+#[must_use]
+pub fn head(reply: &Reply2, asked: &Asked, now: SystemTime) -> Bytes {
+    let status = reply.status();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\ndate: {}\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or(""),
+        httpdate::fmt_http_date(now)
+    )
+    .into_bytes();
+    for (name, value) in reply.headers() {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    if let Asked::Stream(_) = asked {
+        head.extend_from_slice(preamble(rand::random_range(0..4_000)).as_bytes());
+    }
+    head.into()
 }
 
 async fn ask(state: &HttpState, question: Question) -> Answer {

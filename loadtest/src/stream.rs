@@ -1,4 +1,4 @@
-//! A client over server-sent events: plain HTTP/1.1, chunks, lines.
+//! A client over server-sent events: plain HTTP/1.1, a body that ends with the connection, lines.
 
 use anyhow::{Context, bail};
 use tictac_proto::wire::{Codec, Down};
@@ -11,7 +11,6 @@ use crate::follow::Followed;
 #[derive(Debug)]
 pub struct SseClient {
     reader: BufReader<TcpStream>,
-    received: Vec<u8>,
     pending: Vec<u8>,
     /// What it holds.
     pub followed: Followed,
@@ -43,28 +42,7 @@ impl SseClient {
             bail!("no event stream: {head}");
         }
         let followed = Followed::default();
-        Ok(Self {
-            reader,
-            received: Vec::new(),
-            pending: Vec::new(),
-            followed,
-            last_event_id: None,
-            retry: None,
-        })
-    }
-
-    /// Takes the next chunk from what was received, once all of it is there; `Some(false)` for the last one.
-    fn chunk(&mut self) -> anyhow::Result<Option<bool>> {
-        let Some(line) = self.received.windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
-        let text = std::str::from_utf8(&self.received[..line])?;
-        let size = usize::from_str_radix(text.trim(), 16).with_context(|| format!("chunk size {text:?}"))?;
-        let (start, end) = (line + 2, line + 2 + size);
-        if self.received.len() < end + 2 {
-            return Ok(None);
-        }
-        self.pending.extend_from_slice(&self.received[start..end]);
-        self.received.drain(..end + 2);
-        Ok(Some(size > 0))
+        Ok(Self { reader, pending: Vec::new(), followed, last_event_id: None, retry: None })
     }
 
     /// Waits for one message and takes it in; `None` at the end of the stream. Whoever stops waiting loses nothing.
@@ -81,15 +59,9 @@ impl SseClient {
                 }
                 continue;
             }
-            match self.chunk()? {
-                Some(true) => {}
-                Some(false) => return Ok(None),
-                // Whoever stops waiting here loses nothing.
-                None => {
-                    if self.reader.read_buf(&mut self.received).await? == 0 {
-                        return Ok(None);
-                    }
-                }
+            // Whoever stops waiting here loses nothing.
+            if self.reader.read_buf(&mut self.pending).await? == 0 {
+                return Ok(None);
             }
         }
     }

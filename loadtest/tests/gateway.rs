@@ -3,7 +3,14 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
 use support::{Publisher, SOON, book, level, memory, start, status};
+use tictac_gateway::wires::Wire;
+use tictac_loadtest::fleet::frames;
 use tictac_loadtest::request::get;
 use tictac_loadtest::stream::SseClient;
 use tictac_loadtest::websocket::WsClient;
@@ -209,6 +216,71 @@ async fn the_goodbye_arrives_though_the_client_is_talking() {
     }
     drop(clients);
     tokio::time::timeout(SOON, stopped).await.expect("it ends").unwrap().unwrap();
+}
+
+/// A browser may ask for a stream over a connection that it had asked for something else before. What was answered goes out
+/// first, also where it waits for room.
+#[tokio::test]
+async fn a_stream_follows_what_was_asked_before_it_over_the_same_connection() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &["--send-buffer=4096"]);
+    // With some of these, answers wait in the gateway when it reads of the stream.
+    for documents in (0..60).step_by(6) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(2_048).unwrap();
+        let mut socket = socket.connect(address.parse().unwrap()).await.unwrap();
+        let mut asked = "GET /v1/markets HTTP/1.1\r\nhost: x\r\n\r\n".repeat(documents);
+        asked.push_str("GET /v1/sse?market=1.1 HTTP/1.1\r\nhost: x\r\n\r\n");
+        socket.write_all(asked.as_bytes()).await.unwrap();
+        // Nothing is read until the stream has begun, which it must not while answers wait: then after a moment.
+        let streams = gateway.metrics.opened[Wire::Sse as usize].get() + 1;
+        let begun = Instant::now();
+        while gateway.metrics.opened[Wire::Sse as usize].get() < streams
+            && begun.elapsed() < Duration::from_millis(50)
+        {
+            tokio::task::yield_now().await;
+        }
+        let mut text = Vec::new();
+        let snapshot = async {
+            while !text.windows(11).any(|some| some == b"event: snap") {
+                assert!(socket.read_buf(&mut text).await.unwrap() > 0, "it ended");
+            }
+        };
+        tokio::time::timeout(SOON, snapshot).await.expect("a snapshot");
+        let text = String::from_utf8(text).unwrap();
+        let heads: Vec<usize> = text.match_indices("HTTP/1.1 200 OK\r\n").map(|(at, _)| at).collect();
+        assert_eq!(heads.len(), documents + 1);
+        let (before, stream) = text.split_at(heads[documents]);
+        assert_eq!(before.matches("\"markets\"").count(), documents, "each with its body");
+        assert!(stream.contains("content-type: text/event-stream\r\n") && !before.contains("event: "));
+        let order = ["retry: ", "event: welcome", "event: snap"].map(|part| stream.find(part));
+        assert!(order.is_sorted() && order[0].is_some(), "{order:?}");
+    }
+    gateway.stop().unwrap();
+}
+
+/// A client that knows what it wants need not wait for the answer to its upgrade.
+#[tokio::test]
+async fn what_is_said_right_after_an_upgrade_is_heard() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    let mut request = b"GET /v1/ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGljdGFjdGljdGFjdGljdA==\r\n\r\n".to_vec();
+    frames::push(&mut request, true, br#"{"t":"sub","id":1,"markets":["1.1"],"view":"all"}"#);
+    socket.write_all(&request).await.unwrap();
+    let mut text = Vec::new();
+    let snapshot = async {
+        while !text.windows(10).any(|some| some == br#""t":"snap""#) {
+            assert!(socket.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+        }
+    };
+    tokio::time::timeout(SOON, snapshot).await.expect("a snapshot");
+    assert!(text.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+    gateway.stop().unwrap();
 }
 
 #[tokio::test]

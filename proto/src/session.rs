@@ -141,6 +141,11 @@ impl Session {
         }
     }
 
+    /// What goes out ahead of everything else, stops included: the answer that opens a connection.
+    pub fn begin(&mut self, head: Bytes) {
+        self.partial = head;
+    }
+
     /// Adds a subscription to a run. It asks for its base from `resume` at once.
     pub fn subscribe(
         &mut self,

@@ -202,6 +202,13 @@ impl Core {
         }))
     }
 
+    /// What goes out to a connection ahead of everything else.
+    pub fn begin(&mut self, id: SessionId, head: Bytes) {
+        if let Some(client) = self.clients.get_mut(id) {
+            client.session.begin(head);
+        }
+    }
+
     /// A connection ended.
     pub fn disconnect(&mut self, id: SessionId) {
         let Some(client) = self.clients.try_remove(id).map(|client| *client) else { return };

@@ -1,16 +1,9 @@
-//! Server-sent events: the body as a stream of shared bytes, the query that opens it, and the id that brings a client
-//! back to where it was.
+//! Server-sent events: the query that opens a stream, its first bytes, and the id that brings a client back to where it was.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use futures_util::Stream;
 use tictac_proto::limits::MAX_ID;
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Resume, Scope, Subscribe};
-use tokio::sync::mpsc;
 
 /// Largest id of an event, bytes. Shards beyond it come back with snapshots.
 const MAX_TOKEN: usize = 2048;
@@ -20,7 +13,7 @@ const MAX_CURSOR: usize = 8192;
 const MAX_MARKETS: usize = 200;
 
 /// What a request for a stream asks.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SseRequest {
     /// Subscriptions to make, in order.
     pub subscriptions: Vec<Subscribe>,
@@ -184,24 +177,8 @@ fn base36(mut v: u64) -> String {
 
 /// The first bytes of a stream: when to come back (spread by `spread`, 0–4000 ms), and enough for proxies that buffer.
 #[must_use]
-pub fn preamble(spread: u64) -> Bytes {
-    let mut out = format!("retry: {}\n\n", 1000 + spread.min(4000)).into_bytes();
-    out.push(b':');
-    out.extend(std::iter::repeat_n(b' ', 2048));
-    out.extend_from_slice(b"\n\n");
-    out.into()
-}
-
-/// The body of a stream.
-#[derive(Debug)]
-pub struct SseBody(pub mpsc::Receiver<Bytes>);
-
-impl Stream for SseBody {
-    type Item = Result<Bytes, std::convert::Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|bytes| bytes.map(Ok))
-    }
+pub fn preamble(spread: u64) -> String {
+    format!("retry: {}\n\n:{:2048}\n\n", 1000 + spread.min(4000), "")
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
-//! Accepting: each core listens by itself (SO_REUSEPORT), speaks HTTP/1.1 with bounds on everything, and hands
-//! upgrades and streams to the worker of its own thread.
+//! Accepting: each core listens by itself (SO_REUSEPORT), speaks HTTP/1.1 with bounds on everything, and hands the sockets
+//! of WebSockets and streams, with what is to be answered, to the worker of its own thread.
 
+use std::cell::RefCell;
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,9 +23,9 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use super::stream::StreamArrival;
-use super::websocket::WebSocketArrival;
-use crate::http::{HttpState, routes};
+use super::socket::{Asked, SocketArrival};
+use super::tap::Tap;
+use crate::http::{HttpState, head, routes};
 use crate::limits::{Place, Refusal};
 
 /// Time for a request's head to arrive.
@@ -32,10 +36,10 @@ const BUFFER: usize = 16 * 1024;
 /// Something for the worker of this thread.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A WebSocket.
-    WebSocket(WebSocketArrival),
-    /// A streaming response.
-    Stream(StreamArrival),
+    /// A client's socket.
+    Socket(Box<SocketArrival>),
+    /// The gateway's own subscriber.
+    Tap(Tap),
 }
 
 /// The connection that a request came over, as an extension of the request.
@@ -120,21 +124,50 @@ async fn serve(
         Ok(place) => Arc::new(place),
         Err(refusal) => return refuse(&stream, refusal).await,
     };
-    let peer = Peer { place, address: address.ip() };
+    let peer = Peer { place: place.clone(), address: address.ip() };
     let filters = TowerToHyperService::new(warp::service(filters));
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let taken: RefCell<Option<(Response, Asked)>> = RefCell::new(None);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        filters.call(request)
+        let (reply, taken) = (filters.call(request), &taken);
+        async move {
+            let mut reply = reply.await?;
+            match reply.extensions_mut().remove::<Asked>() {
+                None => Ok::<_, std::convert::Infallible>(reply),
+                Some(asked) => {
+                    *taken.borrow_mut() = Some((reply, asked));
+                    // The worker answers, and from here on has the socket.
+                    pending().await
+                }
+            }
+        }
     });
-    let served = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(stream), service);
+    let served = poll_fn(|context| match Pin::new(&mut connection).poll(context) {
+        // What was answered before on the same connection is out: a further request is read only then.
+        Poll::Pending if taken.borrow().is_some() => Poll::Ready(Ok(())),
+        polled => polled,
+    });
+    if let Err(error) = served.await {
         tracing::debug!(%error, "a connection ended badly");
+        return;
+    }
+    let parts = connection.into_parts();
+    let Some((reply, asked)) = taken.take() else { return };
+    let arrival = SocketArrival {
+        stream: parts.io.into_inner(),
+        read: parts.read_buf,
+        head: head(&reply, &asked, SystemTime::now()),
+        asked,
+        place,
+    };
+    // The routes asked whether there is room, and only the canary may have come in between.
+    if state.arrivals.try_send(Arrival::Socket(Box::new(arrival))).is_err() {
+        tracing::debug!("too many connections arrive at once: one is closed");
     }
 }
 

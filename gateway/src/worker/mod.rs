@@ -4,8 +4,8 @@
 mod accept;
 mod messages;
 mod run;
-mod stream;
-mod websocket;
+mod socket;
+mod tap;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -24,8 +24,8 @@ use tokio::sync::{Notify, mpsc};
 
 pub use accept::{Arrival, Peer, accept, listen};
 pub use run::{WorkerParts, run};
-pub use stream::StreamArrival;
-pub use websocket::WebSocketArrival;
+pub use socket::{Asked, SocketArrival};
+pub use tap::Tap;
 
 use crate::core::{Core, SessionId};
 use crate::feed::HubInput;
@@ -49,7 +49,7 @@ const MAX_BAD: u32 = 20;
 
 enum Sink {
     Socket { stream: Rc<TcpStream>, blocked: bool },
-    Stream,
+    Tap,
 }
 
 struct Conn {
@@ -248,11 +248,15 @@ impl Worker {
         let before = client.session.counters().bytes;
         // An echo says that what was sent is fresh: without the hub nobody can.
         let (vouches, time) = (self.vouches(now.mono), self.beat_time(now));
+        let token = self.token(id);
         let flushed = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let echo = echo.filter(|_| vouches);
-                let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
-                wire.frame("hb", Down::Hb(beat))
+                let beat = Down::Hb(Heartbeat { now: time, echo, behind, as_of: None, digest });
+                match &token {
+                    None => wire.frame("hb", beat),
+                    Some(token) => wires::sse("hb", Some(token), beat),
+                }
             });
             let total: usize = chunks.iter().map(|c| c.len()).sum();
             let tried = match &chunks[..] {
@@ -284,16 +288,21 @@ impl Worker {
         flushed.unwrap_or(Flushed::Dead)
     }
 
-    /// Everything that a stream transport can send now, as one piece; `None` where there is nothing.
+    /// The id that the next heartbeat of a stream carries, if one is due.
+    fn token(&self, id: SessionId) -> Option<String> {
+        let beats = self.core.client(id).is_some_and(|c| c.wire == Wire::Sse && c.session.beats());
+        beats.then(|| sse::token(&self.core.resume_token(id)))
+    }
+
+    /// Everything that a tap can be given now, as one piece; `None` where there is nothing.
     fn next_piece(&mut self, id: SessionId) -> Option<Bytes> {
         let now = self.clock.now();
-        let beats = self.core.client(id).is_some_and(|c| c.session.beats());
-        let token = if beats { sse::token(&self.core.resume_token(id)) } else { String::new() };
+        let token = self.token(id);
         let time = self.beat_time(now);
         let piece = self.core.output(id, |session, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
-                wires::sse("hb", Some(&token), Down::Hb(beat))
+                wires::sse("hb", token.as_deref(), Down::Hb(beat))
             });
             let piece: Vec<u8> = chunks.concat();
             let written = piece.len();

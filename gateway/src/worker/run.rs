@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrival, Shared, Worker, stream, websocket};
+use super::{Arrival, Shared, Worker, socket, tap};
 use crate::core::{Core, SessionLimits};
 use crate::feed::HubInput;
 use crate::hub::ToCore;
@@ -89,8 +89,8 @@ fn arrived(shared: &Shared, arrival: Arrival) {
     let shared = shared.clone();
     tokio::task::spawn_local(async move {
         match arrival {
-            Arrival::WebSocket(arrival) => websocket::serve(shared.clone(), arrival).await,
-            Arrival::Stream(arrival) => stream::serve(shared.clone(), arrival).await,
+            Arrival::Socket(arrival) => socket::serve(shared.clone(), *arrival).await,
+            Arrival::Tap(tap) => tap::serve(shared.clone(), tap).await,
         }
         shared.borrow_mut().tasks -= 1;
     });

@@ -1,46 +1,31 @@
-//! A streaming response's task (SSE): it gives the response's body the next piece whenever the client's socket has
-//! room, made at that moment from the newest state.
-
-use std::sync::Arc;
+//! A tap: a stream inside the gateway, for its own canary. It gives the next piece whenever there is room for one, made at that
+//! moment from the newest state, as a client's socket is given it.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Shared, Sink};
-use crate::limits::Place;
-use crate::transports::sse::{SseRequest, preamble};
+use crate::transports::sse::SseRequest;
 use crate::wires::Wire;
 
-/// A stream that was granted.
+/// What is wanted, and where it goes.
 #[derive(Debug)]
-pub struct StreamArrival {
-    /// What it asks for.
+pub struct Tap {
+    /// What is asked for.
     pub request: SseRequest,
     /// Where its pieces go: room for one.
     pub body: mpsc::Sender<Bytes>,
-    /// The connection's place among all.
-    pub place: Option<Arc<Place>>,
-    /// Whether it counts as a session in metrics: not the gateway's own.
-    pub counted: bool,
 }
 
-pub(super) async fn serve(shared: Shared, arrival: StreamArrival) {
-    let StreamArrival { request, body, place, counted } = arrival;
+pub(super) async fn serve(shared: Shared, tap: Tap) {
+    let Tap { request, body } = tap;
     let (id, wake) = {
         let mut worker = shared.borrow_mut();
-        let (id, wake) = worker.connect(Wire::Sse, Sink::Stream, place, counted);
-        if request.catalogue {
-            worker.core.subscribe_catalogue(id);
-        }
-        let now = worker.clock.now();
-        for subscribe in request.subscriptions {
-            worker.core.up(id, tictac_proto::wire::Up::Sub(subscribe), now);
-        }
-        worker.core.output(id, |session, _| session.beat());
+        let (id, wake) = worker.connect(Wire::Sse, Sink::Tap, None, false);
+        worker.open_stream(id, request);
         worker.flush_dirty();
         (id, wake)
     };
-    let mut first = Some(preamble(rand::random_range(0..4_000)));
     loop {
         // Room first, then the piece: what waits for room stays state, not bytes.
         let room = tokio::select! {
@@ -54,10 +39,6 @@ pub(super) async fn serve(shared: Shared, arrival: StreamArrival) {
             }
         };
         let Ok(room) = room else { break };
-        if let Some(first) = first.take() {
-            room.send(first);
-            continue;
-        }
         let piece = {
             let mut worker = shared.borrow_mut();
             worker.turns += 1;

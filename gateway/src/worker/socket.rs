@@ -1,5 +1,5 @@
-//! A WebSocket connection's task: it reads, waits for the socket when a write did not fit, and closes it so that the last
-//! words arrive.
+//! A client's socket and its task: it reads, waits for the socket when a write did not fit, and closes it so that the last
+//! words arrive. A stream (SSE) is the same but that its client says nothing.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -7,53 +7,84 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
 use socket2::SockRef;
+use tictac_proto::wire::Up;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Shared, Sink, Worker};
 use crate::core::SessionId;
 use crate::limits::Place;
+use crate::transports::sse::SseRequest;
 use crate::transports::ws::{Incoming, Reader};
 use crate::wires::Wire;
 
 /// How long a client that was told to go may take to close its side.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// An upgrade that was granted.
-#[derive(Debug)]
-pub struct WebSocketArrival {
-    /// Gives the socket once the answer is out.
-    pub upgrade: OnUpgrade,
-    /// The wire that was chosen.
-    pub wire: Wire,
-    /// Whether the catalogue is wanted.
-    pub catalogue: bool,
-    /// The connection's place among all.
-    pub place: Option<Arc<Place>>,
+/// What the client of a stream may say, all of it in vain, before it is cut, bytes.
+const MAX_SAID: usize = 16 * 1024;
+
+/// What a request asked for that goes on over its socket.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    /// A WebSocket of this wire, with the catalogue or without.
+    WebSocket {
+        /// The wire that was chosen.
+        wire: Wire,
+        /// Whether the catalogue is wanted.
+        catalogue: bool,
+    },
+    /// Server-sent events.
+    Stream(SseRequest),
 }
 
-pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
-    let Ok(upgraded) = arrival.upgrade.await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
-        tracing::error!("an upgraded connection is not a plain socket: closed");
-        return;
-    };
-    let stream = Rc::new(parts.io.into_inner());
-    let _place = arrival.place.clone();
+/// A socket whose request was granted.
+#[derive(Debug)]
+pub struct SocketArrival {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What the client said after its request.
+    pub read: Bytes,
+    /// The answer, which goes out ahead of everything.
+    pub head: Bytes,
+    /// What it asked for.
+    pub asked: Asked,
+    /// The connection's place among all.
+    pub place: Arc<Place>,
+}
+
+pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
+    let SocketArrival { stream, read, head, asked, place } = arrival;
+    let stream = Rc::new(stream);
+    let _place = place.clone();
     let (id, wake, mut reader) = {
-        let mut worker = shared.borrow_mut();
+        let worker = &mut *shared.borrow_mut();
+        let wire = match &asked {
+            Asked::WebSocket { wire, .. } => *wire,
+            Asked::Stream(_) => Wire::Sse,
+        };
         let sink = Sink::Socket { stream: stream.clone(), blocked: false };
-        let (id, wake) = worker.connect(arrival.wire, sink, arrival.place, true);
-        if arrival.catalogue {
-            worker.core.subscribe_catalogue(id);
+        let (id, wake) = worker.connect(wire, sink, Some(place), true);
+        worker.core.begin(id, head);
+        let mut reader = None;
+        match asked {
+            Asked::WebSocket { catalogue, .. } => {
+                if catalogue {
+                    worker.core.subscribe_catalogue(id);
+                }
+                let reader = reader.insert(Reader::new(worker.settings.message_bytes as usize));
+                reader.feed(&read);
+                take_in(worker, id, reader);
+            }
+            Asked::Stream(request) => worker.open_stream(id, request),
         }
-        (id, wake, Reader::new(worker.settings.message_bytes as usize))
+        worker.flush(id);
+        worker.flush_dirty();
+        (id, wake, reader)
     };
-    reader.feed(&parts.read_buf);
-    take_in(&mut shared.borrow_mut(), id, &mut reader);
+    let mut said = 0;
     loop {
         let blocked = {
             let mut worker = shared.borrow_mut();
@@ -74,8 +105,19 @@ pub(super) async fn serve(shared: Shared, arrival: WebSocketArrival) {
                     // What a client says after it was told to go is not even kept.
                     Ok(_) if worker.core.closing(id).is_some() => {}
                     Ok(n) => {
+                        let Some(reader) = &mut reader else {
+                            // Nothing is expected of it.
+                            said += n;
+                            if said > MAX_SAID {
+                                break;
+                            }
+                            continue;
+                        };
                         reader.feed(&worker.buffer[..n]);
-                        if !take_in(worker, id, &mut reader) {
+                        let goes_on = take_in(worker, id, reader);
+                        worker.flush(id);
+                        worker.flush_dirty();
+                        if !goes_on {
                             break;
                         }
                     }
@@ -149,7 +191,19 @@ fn take_in(worker: &mut Worker, id: SessionId, reader: &mut Reader) -> bool {
     if let Some(reply) = reader.take_output() {
         worker.core.control(id, reply);
     }
-    worker.flush(id);
-    worker.flush_dirty();
     goes_on
+}
+
+impl Worker {
+    /// What a stream asks for, as if its client had said it, and a first heartbeat.
+    pub(super) fn open_stream(&mut self, id: SessionId, request: SseRequest) {
+        if request.catalogue {
+            self.core.subscribe_catalogue(id);
+        }
+        let now = self.clock.now();
+        for subscribe in request.subscriptions {
+            self.core.up(id, Up::Sub(subscribe), now);
+        }
+        self.core.output(id, |session, _| session.beat());
+    }
 }
