@@ -9,9 +9,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use slab::Slab;
-use smallvec::SmallVec;
 
-use plan::Piece;
+use plan::Plan;
 
 use crate::checksum::mix;
 use crate::position::Position;
@@ -52,13 +51,14 @@ pub struct Base {
 
 #[derive(Debug)]
 struct Subscription {
-    run: usize,
+    run: u32,
     digest_key: Option<u32>,
     conflate: Conflate,
     /// Where the client stands; `None` before its first base.
     at: Option<Position>,
     cursor: Option<Cursor>,
-    base: Option<Base>,
+    /// Apart, as most of the time there is none: there are millions of subscriptions.
+    base: Option<Box<Base>>,
     awaiting: bool,
     /// Whether the base that is awaited may be a delta.
     awaits_delta: bool,
@@ -67,7 +67,7 @@ struct Subscription {
     /// In `dirty` or in `later`.
     queued: bool,
     due: i64,
-    stop: Option<Bytes>,
+    stop: Option<Box<Bytes>>,
 }
 
 /// A subscription needs a base from where the client stands.
@@ -108,7 +108,7 @@ pub struct Session {
     heartbeat_due: bool,
     echo: Option<i64>,
     needs: Vec<NeedBase>,
-    plan: SmallVec<[(Piece, usize); 8]>,
+    plan: Plan,
     digest: u32,
     heard: i64,
     /// For two-way transports: silence of the client after which prices pause, ms.
@@ -133,7 +133,7 @@ impl Session {
             heartbeat_due: false,
             echo: None,
             needs: Vec::new(),
-            plan: SmallVec::new(),
+            plan: Plan::new(),
             digest: 0,
             heard: now,
             pause_after,
@@ -146,6 +146,11 @@ impl Session {
         self.partial = head;
     }
 
+    /// So many subscriptions come next.
+    pub fn reserve(&mut self, subscriptions: usize) {
+        self.subscriptions.reserve_exact(subscriptions);
+    }
+
     /// Adds a subscription to a run. It asks for its base from `resume` at once.
     pub fn subscribe(
         &mut self,
@@ -155,7 +160,7 @@ impl Session {
         resume: Option<Position>,
     ) -> usize {
         let subscription = self.subscriptions.insert(Subscription {
-            run,
+            run: run as u32,
             digest_key,
             conflate,
             at: None,
@@ -191,7 +196,7 @@ impl Session {
         let stop = self.subscriptions.get_mut(id).and_then(|s| s.stop.take());
         self.unsubscribe(id);
         if let Some(stop) = stop {
-            self.orphans.push_back(stop);
+            self.orphans.push_back(*stop);
         }
         self.orphans.len() <= MAX_CONTROL
     }
@@ -233,13 +238,13 @@ impl Session {
         subscription.awaiting = std::mem::take(&mut subscription.rebase);
         subscription.awaits_delta = false;
         if subscription.awaiting {
-            self.needs.push(NeedBase { subscription: id, run: subscription.run, from: None });
+            self.needs.push(NeedBase { subscription: id, run: subscription.run as usize, from: None });
         }
         subscription.cursor = Some(run.end());
         if base.frame.is_empty() {
             advance(&mut self.digest, subscription, base.at);
         } else {
-            subscription.base = Some(base);
+            subscription.base = Some(Box::new(base));
             self.notify(id);
         }
     }
@@ -268,7 +273,7 @@ impl Session {
         }
         subscription.awaiting = true;
         subscription.awaits_delta = false;
-        self.needs.push(NeedBase { subscription: id, run: subscription.run, from: None });
+        self.needs.push(NeedBase { subscription: id, run: subscription.run as usize, from: None });
     }
 
     /// The subscription's run has something new.
@@ -283,7 +288,7 @@ impl Session {
     /// A stop for the subscription's market, which goes ahead of everything. A newer one takes an older one's place.
     pub fn stop(&mut self, id: usize, frame: Bytes) {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        if subscription.stop.replace(frame).is_none() {
+        if subscription.stop.replace(Box::new(frame)).is_none() {
             self.stops.push_back(id);
         }
     }
@@ -323,8 +328,8 @@ impl Session {
     }
 
     /// Subscriptions that need a base, to be asked for and answered by [`Session::base`].
-    pub fn needs(&mut self) -> std::vec::Drain<'_, NeedBase> {
-        self.needs.drain(..)
+    pub fn needs(&mut self) -> Vec<NeedBase> {
+        std::mem::take(&mut self.needs)
     }
 
     /// Whether some subscription needs a base.
@@ -342,7 +347,7 @@ impl Session {
 
     /// The runs of subscriptions that are behind, with where the client stands.
     pub fn behind_runs(&self) -> impl Iterator<Item = (usize, Option<Position>)> + '_ {
-        self.subscriptions.iter().filter(|(_, s)| s.queued || s.awaiting).map(|(_, s)| (s.run, s.at))
+        self.subscriptions.iter().filter(|(_, s)| s.queued || s.awaiting).map(|(_, s)| (s.run as usize, s.at))
     }
 
     /// The digest of where the client stands.

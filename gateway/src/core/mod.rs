@@ -46,31 +46,55 @@ struct Local {
     shard: u16,
     source: Arc<str>,
     /// (session, subscription).
-    readers: Vec<(SessionId, usize)>,
+    readers: Vec<(u32, u32)>,
     /// Whether it grew since its readers were told.
     is_fresh: bool,
+}
+
+impl Local {
+    /// Who reads it: sessions, and the subscription of each.
+    fn readers(&self) -> impl Iterator<Item = (SessionId, usize)> + '_ {
+        self.readers.iter().map(|(session, subscription)| (*session as SessionId, *subscription as usize))
+    }
 }
 
 /// A session's subscription to a market as a view.
 #[derive(Debug)]
 struct Held {
-    subscription: usize,
-    run: RunId,
+    subscription: u32,
+    run: u32,
     /// Its place among the run's readers.
-    reader: usize,
+    reader: u32,
     /// Whether it was asked for by name.
     direct: bool,
-    /// The scopes that hold it.
-    scopes: SmallVec<[Scope; 1]>,
+    /// The scopes that hold it; apart, as most are held by name.
+    scopes: Option<Box<SmallVec<[Scope; 1]>>>,
 }
 
 impl Held {
     fn hold(&mut self, scope: Option<Scope>) {
         match scope {
             None => self.direct = true,
-            Some(scope) if !self.scopes.contains(&scope) => self.scopes.push(scope),
+            Some(scope) if !self.is_in(&scope) => self.scopes.get_or_insert_default().push(scope),
             Some(_) => {}
         }
+    }
+
+    fn is_in(&self, scope: &Scope) -> bool {
+        self.scopes.as_ref().is_some_and(|scopes| scopes.contains(scope))
+    }
+
+    /// Lets it go; whether nothing else holds it.
+    fn let_go(&mut self, scope: Option<&Scope>) -> bool {
+        match scope {
+            None => self.direct = false,
+            Some(scope) => {
+                if let Some(scopes) = &mut self.scopes {
+                    scopes.retain(|s| s != scope);
+                }
+            }
+        }
+        !self.direct && self.scopes.as_ref().is_none_or(|scopes| scopes.is_empty())
     }
 }
 
@@ -336,7 +360,7 @@ impl Core {
         let Some(client) = self.clients.get(id) else { return Vec::new() };
         let mut shards: SmallVec<[(u16, Position); 8]> = SmallVec::new();
         for held in client.held.values() {
-            let Some(local) = self.locals.get(&held.run) else { continue };
+            let Some(local) = self.locals.get(&(held.run as RunId)) else { continue };
             if !matches!(local.key.subject, Subject::Market(..)) || shards.iter().any(|s| s.0 == local.shard)
             {
                 continue;

@@ -62,9 +62,9 @@ impl Core {
                 let Some(local) = self.locals.get_mut(&run) else { return };
                 local.source = source;
                 local.run.reset(head);
-                for (session, subscription) in &local.readers {
-                    self.clients[*session].session.notify(*subscription);
-                    self.dirty.push(*session);
+                for (session, subscription) in local.readers() {
+                    self.clients[session].session.notify(subscription);
+                    self.dirty.push(session);
                 }
             }
             ToCore::Stop { run, bytes, said } => {
@@ -72,12 +72,12 @@ impl Core {
                 if said > 0 && !local.readers.is_empty() && self.stops_said.len() < MAX_STOPS_SAID {
                     self.stops_said.push(said);
                 }
-                for (session, subscription) in &local.readers {
-                    let cursors = &mut self.clients[*session].session;
+                for (session, subscription) in local.readers() {
+                    let cursors = &mut self.clients[session].session;
                     // Again with a base that waits: who has only subscribed an event may not know the market yet.
-                    cursors.before_base(*subscription, &bytes);
-                    cursors.stop(*subscription, bytes.clone());
-                    self.dirty.push(*session);
+                    cursors.before_base(subscription, &bytes);
+                    cursors.stop(subscription, bytes.clone());
+                    self.dirty.push(session);
                 }
             }
             ToCore::Based { .. } => self.based(message),
@@ -86,11 +86,11 @@ impl Core {
                 let mut told: Vec<SessionId> = Vec::new();
                 for local in self.locals.values() {
                     if local.shard == news.shard && local.source == news.source {
-                        for (session, subscription) in &local.readers {
+                        for (session, subscription) in local.readers() {
                             // A snapshot that waits says how the feed stood when it was made.
-                            let client = &mut self.clients[*session];
-                            client.session.after_base(*subscription, &frames[client.wire as usize]);
-                            told.push(*session);
+                            let client = &mut self.clients[session];
+                            client.session.after_base(subscription, &frames[client.wire as usize]);
+                            told.push(session);
                         }
                     }
                 }
@@ -115,9 +115,9 @@ impl Core {
         for run in std::mem::take(&mut self.fresh) {
             let Some(local) = self.locals.get_mut(&run) else { continue };
             local.is_fresh = false;
-            for (session, subscription) in &local.readers {
-                self.clients[*session].session.notify(*subscription);
-                self.dirty.push(*session);
+            for (session, subscription) in local.readers() {
+                self.clients[session].session.notify(subscription);
+                self.dirty.push(session);
             }
         }
     }
@@ -134,7 +134,7 @@ impl Core {
         self.runs.remove(&local.key);
         self.bases.forget_run(run);
         let Subject::Market(market, view) = &local.key.subject else { return };
-        for (session, subscription) in local.readers {
+        for (session, subscription) in local.readers() {
             let client = &mut self.clients[session];
             client.held.remove(&(market.clone(), *view));
             let fits = client.session.end(subscription);

@@ -10,7 +10,7 @@ use tictac_proto::model::{MarketId, View};
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Conflate, Down, ErrorCode, FeedState, How, Problem, Resume, Scope, Subscribed};
 
-use super::{Core, SessionId, Start};
+use super::{Core, Local, SessionId, Start};
 use crate::hub::{RunKey, Subject};
 use crate::wires::Wire;
 
@@ -187,7 +187,7 @@ impl Core {
         }
         self.scopes.unfollow(scope, id);
         // Asked of what the session holds: the catalogue may already have lost a market that is still followed.
-        let holds = |held: &super::Held| held.scopes.contains(scope);
+        let holds = |held: &super::Held| held.is_in(scope);
         let followed = client.held.iter().filter(|(_, held)| holds(held)).map(|(name, _)| name);
         let mut markets: Vec<MarketId> = followed
             .chain(&client.opening)
@@ -209,7 +209,7 @@ impl Core {
         for (view, wire) in View::ALL.into_iter().flat_map(|view| Wire::ALL.map(|wire| (view, wire))) {
             let key = RunKey { subject: Subject::Market(market.clone(), view), wire };
             let local = self.runs.get(&key).and_then(|run| self.locals.get(run));
-            sessions.extend(local.into_iter().flat_map(|l| &l.readers).map(|r| r.0));
+            sessions.extend(local.into_iter().flat_map(Local::readers).map(|r| r.0));
             sessions.extend(self.opening.get(&key).into_iter().flatten().map(|o| o.session));
         }
         sessions.sort_unstable();
@@ -230,7 +230,7 @@ impl Core {
             let Some(client) = self.clients.get_mut(session) else { continue };
             for held in &mut client.scopes {
                 let name = (market.clone(), held.view);
-                let holds = client.held.get(&name).is_some_and(|h| h.scopes.contains(&held.scope));
+                let holds = client.held.get(&name).is_some_and(|h| h.is_in(&held.scope));
                 let is = is_within(&held.scope, &new);
                 if is && !holds {
                     let (scope, view) = (held.scope.clone(), held.view);
@@ -361,7 +361,7 @@ mod tests {
             assert_eq!(core.locals[&RUN].readers.len(), 5 - left);
             assert!(!closed(&mut core));
         }
-        let last: Vec<SessionId> = core.locals[&RUN].readers.iter().map(|r| r.0).collect();
+        let last: Vec<SessionId> = core.locals[&RUN].readers().map(|r| r.0).collect();
         assert_eq!(last, [ids[3]]);
         core.disconnect(ids[3]);
         assert!(closed(&mut core));

@@ -1,8 +1,8 @@
 //! Subscriptions of sessions: what they wish, what waits for its run to open, and what they read.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
 use tictac_proto::checksum::digest_key;
 use tictac_proto::model::{MarketId, View};
 use tictac_proto::wire::{Conflate, ErrorCode, Problem, Scope, Subscribe};
@@ -25,6 +25,10 @@ impl Core {
         match scope {
             Scope::Markets(markets) => {
                 let resume = Arc::new(resume);
+                if let Some(client) = self.clients.get_mut(id) {
+                    let room = self.limits.subscriptions.saturating_sub(client.session.len());
+                    client.session.reserve(markets.len().min(room));
+                }
                 for market in markets {
                     let from = Start::Resume(resume.clone());
                     self.subscribe_market(id, market, view, request, conflate, from, None);
@@ -56,7 +60,7 @@ impl Core {
         }
         let key = RunKey { subject: Subject::Market(market.clone(), view), wire: client.wire };
         let opening = Opening { session: id, id: request, conflate, from, scope };
-        if let Some(run) = client.held.get(&(market.clone(), view)).map(|h| h.run) {
+        if let Some(run) = client.held.get(&(market.clone(), view)).map(|h| h.run as RunId) {
             self.read(run, opening);
             return;
         }
@@ -109,7 +113,7 @@ impl Core {
             // One cursor for overlapping wishes; the fastest rate wins.
             let by_name = opening.scope.is_none();
             held.hold(opening.scope);
-            let subscription = held.subscription;
+            let subscription = held.subscription as usize;
             let faster = client.session.conflate(subscription).unwrap_or_default().faster(opening.conflate);
             client.session.set_conflate(subscription, faster);
             if by_name {
@@ -122,20 +126,29 @@ impl Core {
         }
         let from = named.as_ref().and_then(|(market, _)| opening.from.of(market, local.shard));
         let subscription = client.session.subscribe(run, digest, opening.conflate, from);
-        let reader = local.readers.len();
-        local.readers.push((opening.session, subscription));
+        let reader = local.readers.len() as u32;
+        local.readers.push((opening.session as u32, subscription as u32));
+        let holds = |direct| Held {
+            subscription: subscription as u32,
+            run: run as u32,
+            reader,
+            direct,
+            scopes: None,
+        };
         match named {
             Some(named) => {
                 client.opening.remove(&named);
+                if client.opening.is_empty() {
+                    client.opening = HashSet::default();
+                }
                 client.refused.remove(&named.0);
-                let mut held = Held { subscription, run, reader, direct: false, scopes: SmallVec::new() };
+                let mut held = holds(false);
                 held.hold(opening.scope);
                 client.held.insert(named, held);
                 self.bases.ok_for(run, opening.session, subscription, opening.id, opening.conflate);
             }
             None => {
-                let held = Held { subscription, run, reader, direct: true, scopes: SmallVec::new() };
-                client.held.insert(local.key.name(), held);
+                client.held.insert(local.key.name(), holds(true));
             }
         }
         self.dirty.push(opening.session);
@@ -168,28 +181,25 @@ impl Core {
             }
         }
         let Some(held) = client.held.get_mut(&name) else { return };
-        match scope {
-            Some(scope) => held.scopes.retain(|s| s != scope),
-            None => held.direct = false,
-        }
-        if held.direct || !held.scopes.is_empty() {
+        if !held.let_go(scope) {
             return;
         }
         if let Some(held) = client.held.remove(&name) {
-            client.session.unsubscribe(held.subscription);
+            client.session.unsubscribe(held.subscription as usize);
             self.release(id, &held);
         }
     }
 
     /// A session reads a run no more. The last reader takes its place.
     pub(super) fn release(&mut self, session: SessionId, held: &Held) {
-        let run = held.run;
-        self.bases.forget(run, session, held.subscription);
+        let (run, reader) = (held.run as RunId, held.reader as usize);
+        self.bases.forget(run, session, held.subscription as usize);
         let Some(local) = self.locals.get_mut(&run) else { return };
-        debug_assert_eq!(local.readers.get(held.reader), Some(&(session, held.subscription)));
-        local.readers.swap_remove(held.reader);
-        if let Some((moved, _)) = local.readers.get(held.reader)
-            && let Some(other) = self.clients.get_mut(*moved).and_then(|c| c.held.get_mut(&local.key.name()))
+        debug_assert_eq!(local.readers.get(reader), Some(&(session as u32, held.subscription)));
+        local.readers.swap_remove(reader);
+        if let Some((moved, _)) = local.readers.get(reader)
+            && let Some(other) =
+                self.clients.get_mut(*moved as SessionId).and_then(|c| c.held.get_mut(&local.key.name()))
         {
             other.reader = held.reader;
         }
@@ -203,7 +213,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(id) else { return };
         match client.held.get(&(market.clone(), view)) {
             Some(held) => {
-                client.session.rebase(held.subscription);
+                client.session.rebase(held.subscription as usize);
                 self.needy.push(id);
             }
             // Its first snapshot is under way.

@@ -80,6 +80,8 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
             }
             Asked::Stream(request) => worker.open_stream(id, request),
         }
+        // It holds the whole buffer that the request was read into.
+        drop(read);
         worker.flush(id);
         worker.flush_dirty();
         (id, wake, reader)

@@ -1,5 +1,7 @@
 //! What goes out next, and what did: the order of a connection's bytes.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -11,15 +13,21 @@ use crate::wire::Conflate;
 /// Pieces planned for one write.
 const MAX_PIECES: usize = 64;
 
+/// Room for control frames that is kept while none waits.
+const KEPT: usize = 4;
+
+/// What goes out, and of how many bytes it is.
+pub(super) type Plan = SmallVec<[(Piece, u32); 4]>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece {
     Partial,
-    Stop(usize),
+    Stop(u32),
     Orphan,
     Heartbeat,
     Control,
-    Base(usize),
-    Frames(usize),
+    Base(u32),
+    Frames(u32),
 }
 
 impl Session {
@@ -33,23 +41,23 @@ impl Session {
         self.plan.clear();
         let mut size = self.partial.len();
         if size > 0 {
-            self.plan.push((Piece::Partial, size));
+            self.plan.push((Piece::Partial, size as u32));
         }
         for id in self.stops.iter().take(MAX_PIECES) {
             let Some(stop) = &self.subscriptions[*id].stop else { continue };
-            self.plan.push((Piece::Stop(*id), stop.len()));
+            self.plan.push((Piece::Stop(*id as u32), stop.len() as u32));
         }
         for frame in self.orphans.iter().take(MAX_PIECES) {
-            self.plan.push((Piece::Orphan, frame.len()));
+            self.plan.push((Piece::Orphan, frame.len() as u32));
         }
         for frame in self.control.iter().take(MAX_PIECES) {
             size += frame.len();
-            self.plan.push((Piece::Control, frame.len()));
+            self.plan.push((Piece::Control, frame.len() as u32));
         }
         if self.heartbeat_due {
             // It tells where the client stands with what was written before it.
             let frame = heartbeat(self.behind(), self.echo, self.digest);
-            self.plan.push((Piece::Heartbeat, frame.len()));
+            self.plan.push((Piece::Heartbeat, frame.len() as u32));
             self.heartbeat = Some(frame);
         }
         if !self.is_paused(now) {
@@ -61,14 +69,19 @@ impl Session {
         for (piece, len) in &self.plan {
             slices.push(match piece {
                 Piece::Partial => &self.partial[..],
-                Piece::Stop(id) => self.subscriptions[*id].stop.as_deref().unwrap_or(&[]),
+                Piece::Stop(id) => {
+                    self.subscriptions[*id as usize].stop.as_ref().map_or(&[][..], |stop| &stop[..])
+                }
                 Piece::Orphan => orphans.next().map_or(&[][..], |c| &c[..]),
                 Piece::Heartbeat => self.heartbeat.as_deref().unwrap_or(&[]),
                 Piece::Control => controls.next().map_or(&[][..], |c| &c[..]),
-                Piece::Base(id) => self.subscriptions[*id].base.as_ref().map_or(&[][..], |b| &b.frame[..]),
+                Piece::Base(id) => {
+                    self.subscriptions[*id as usize].base.as_ref().map_or(&[][..], |b| &b.frame[..])
+                }
                 Piece::Frames(id) => {
-                    let subscription = &self.subscriptions[*id];
-                    subscription.cursor.map_or(&[][..], |c| runs.run(subscription.run).bytes(c, *len))
+                    let subscription = &self.subscriptions[*id as usize];
+                    let run = runs.run(subscription.run as usize);
+                    subscription.cursor.map_or(&[][..], |c| run.bytes(c, *len as usize))
                 }
             });
         }
@@ -80,7 +93,9 @@ impl Session {
         let subscriptions = &self.subscriptions;
         let ready = |id: &usize| {
             let s = &subscriptions[*id];
-            s.due <= now || s.base.is_some() || s.cursor.is_some_and(|c| runs.run(s.run).is_urgent(c))
+            s.due <= now
+                || s.base.is_some()
+                || s.cursor.is_some_and(|c| runs.run(s.run as usize).is_urgent(c))
         };
         let dirty = &mut self.dirty;
         self.later.retain(|id| {
@@ -98,11 +113,11 @@ impl Session {
             let s = &mut self.subscriptions[id];
             if let Some(base) = &s.base {
                 size += base.frame.len();
-                self.plan.push((Piece::Base(id), base.frame.len()));
+                self.plan.push((Piece::Base(id as u32), base.frame.len() as u32));
                 self.dirty.push_back(id);
                 continue;
             }
-            let run = runs.run(s.run);
+            let run = runs.run(s.run as usize);
             let Some(cursor) = s.cursor.filter(|_| !s.awaiting) else {
                 s.queued = false;
                 continue;
@@ -115,7 +130,7 @@ impl Session {
                 Pending::Frames(n) if n == 1 || s.conflate == Conflate::Raw => {
                     let len = run.bytes(cursor, MAX_WRITE - size.min(MAX_WRITE)).len();
                     size += len;
-                    self.plan.push((Piece::Frames(id), len));
+                    self.plan.push((Piece::Frames(id as u32), len as u32));
                     self.dirty.push_back(id);
                 }
                 Pending::Frames(_) | Pending::Lapsed => {
@@ -127,7 +142,7 @@ impl Session {
                     s.awaiting = true;
                     s.awaits_delta = true;
                     s.queued = false;
-                    self.needs.push(NeedBase { subscription: id, run: s.run, from: s.at });
+                    self.needs.push(NeedBase { subscription: id, run: s.run as usize, from: s.at });
                 }
             }
         }
@@ -142,11 +157,12 @@ impl Session {
             if written == 0 {
                 break;
             }
-            let took = written.min(*len);
+            let took = written.min(*len as usize);
             written -= took;
             match *piece {
                 Piece::Partial => self.partial = self.partial.slice(took..),
                 Piece::Stop(id) => {
+                    let id = id as usize;
                     self.stops.retain(|s| *s != id);
                     if let Some(stop) = self.subscriptions[id].stop.take() {
                         self.keep_rest(&stop, took);
@@ -170,7 +186,7 @@ impl Session {
                     }
                 }
                 Piece::Base(id) => {
-                    let s = &mut self.subscriptions[id];
+                    let s = &mut self.subscriptions[id as usize];
                     if let Some(base) = s.base.take() {
                         s.due = next_due(s.conflate, now);
                         advance(&mut self.digest, s, base.at);
@@ -178,8 +194,8 @@ impl Session {
                     }
                 }
                 Piece::Frames(id) => {
-                    let s = &mut self.subscriptions[id];
-                    let run = runs.run(s.run);
+                    let s = &mut self.subscriptions[id as usize];
+                    let run = runs.run(s.run as usize);
                     if let (Some(cursor), Some(at)) = (s.cursor, s.at) {
                         let (cursor, seq, rest) = run.advance(cursor, took);
                         s.cursor = Some(cursor);
@@ -191,10 +207,14 @@ impl Session {
                 }
             }
         }
-        // The plan's buffer is kept for the next one.
-        self.plan = plan;
-        self.plan.clear();
+        // A client that is not talked to keeps no room.
+        if self.control.is_empty() && self.control.capacity() > KEPT {
+            self.control = VecDeque::new();
+        }
         self.forget_served(runs);
+        if self.dirty.is_empty() && self.dirty.capacity() > KEPT {
+            self.dirty = VecDeque::new();
+        }
     }
 
     fn keep_rest(&mut self, frame: &Bytes, took: usize) {
@@ -206,8 +226,8 @@ impl Session {
         let subscriptions = &mut self.subscriptions;
         self.dirty.retain(|id| {
             let s = &mut subscriptions[*id];
-            let served =
-                s.base.is_none() && s.cursor.is_some_and(|c| runs.run(s.run).pending(c) == Pending::None);
+            let served = s.base.is_none()
+                && s.cursor.is_some_and(|c| runs.run(s.run as usize).pending(c) == Pending::None);
             s.queued = !served;
             !served
         });
