@@ -3,6 +3,9 @@
 //! [`follow::Followed`] is what any client holds; [`websocket`] and [`stream`] bring it messages over real sockets;
 //! [`request`] fetches documents to compare with. [`faults`] makes the table of what was injected and survived.
 //!
+//! A [`scenario`] says which clients there are and what they follow, from [`settings`] or a file; [`load`] runs it, and [`report`]
+//! makes a table, JSON and a page of what came of it.
+//!
 //! For measuring there are thousands of clients on one thread ([`fleet`]), changes that are due at exact times ([`pulse`]), the
 //! gateway ([`serve`]) and the least program that could do its job ([`floor`]) as processes that are told what to bring
 //! ([`orders`]), and their turns ([`bench`], [`table`]).
@@ -14,9 +17,13 @@ pub mod faults;
 pub mod fleet;
 pub mod floor;
 pub mod follow;
+pub mod load;
 pub mod orders;
+pub mod progress;
 pub mod pulse;
+pub mod report;
 pub mod request;
+pub mod scenario;
 pub mod serve;
 pub mod settings;
 pub mod stream;

@@ -1,0 +1,482 @@
+//! What is known of a run when it is over.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+
+use super::BUSY;
+use super::group::Second;
+use crate::fleet::Totals;
+use crate::scenario::{Group, Scenario};
+
+/// Latencies, µs.
+pub type Histogram = hdrhistogram::Histogram<u64>;
+
+/// Highest value of a histogram, µs, and its precision in digits: those of the fleet.
+const HIGHEST: u64 = 60_000_000;
+const DIGITS: u8 = 3;
+
+/// An empty histogram.
+///
+/// # Errors
+/// Never: its bounds are right.
+pub fn histogram() -> anyhow::Result<Histogram> {
+    Histogram::new_with_bounds(1, HIGHEST, DIGITS).context("a histogram")
+}
+
+/// A quantile in ms; `None` of nothing.
+#[must_use]
+pub fn quantile_ms(histogram: &Histogram, share: f64) -> Option<f64> {
+    (!histogram.is_empty()).then(|| histogram.value_at_quantile(share) as f64 / 1e3)
+}
+
+/// What a fleet counted. What can be wrong counts from the first connect on, the rest only while it is measured.
+#[derive(Debug, Clone)]
+pub struct Sum {
+    /// Deltas that brought a client on.
+    pub deliveries: u64,
+    /// Frames of any kind.
+    pub frames: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Reads that brought something.
+    pub reads: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Gaps that the gateway declared.
+    pub declared: u64,
+    /// Gaps that it did not.
+    pub undeclared: u64,
+    /// Heartbeats whose digest agreed.
+    pub digests: u64,
+    /// Those whose digest did not.
+    pub wrong_digests: u64,
+    /// Connections that ended though nobody wished it.
+    pub closed: u64,
+    /// Due to delivered, µs, of feeds whose changes say when they were due.
+    pub latency: Histogram,
+    /// From the connect to the last first book, µs.
+    pub ready: Histogram,
+}
+
+impl Sum {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: the bounds of histograms are right.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            deliveries: 0,
+            frames: 0,
+            bytes: 0,
+            reads: 0,
+            snapshots: 0,
+            declared: 0,
+            undeclared: 0,
+            digests: 0,
+            wrong_digests: 0,
+            closed: 0,
+            latency: histogram()?,
+            ready: histogram()?,
+        })
+    }
+
+    /// A fleet's, of a time that was measured or not.
+    #[must_use]
+    pub fn of(totals: &Totals, measured: bool) -> Self {
+        let counted = |count: u64| if measured { count } else { 0 };
+        let mut latency = totals.latency.clone();
+        if !measured {
+            latency.reset();
+        }
+        Self {
+            deliveries: counted(totals.deltas),
+            frames: counted(totals.frames),
+            bytes: counted(totals.bytes),
+            reads: counted(totals.reads),
+            snapshots: totals.snapshots,
+            declared: totals.declared,
+            undeclared: totals.undeclared,
+            digests: totals.digests,
+            wrong_digests: totals.wrong_digests,
+            closed: totals.closed,
+            latency,
+            ready: totals.ready.clone(),
+        }
+    }
+
+    /// Adds another.
+    pub fn add(&mut self, other: &Self) {
+        self.deliveries += other.deliveries;
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        self.reads += other.reads;
+        self.snapshots += other.snapshots;
+        self.declared += other.declared;
+        self.undeclared += other.undeclared;
+        self.digests += other.digests;
+        self.wrong_digests += other.wrong_digests;
+        self.closed += other.closed;
+        // Both have the same bounds, so that they always fit.
+        let _ = self.latency.add(&other.latency);
+        let _ = self.ready.add(&other.ready);
+    }
+}
+
+/// What is known of one group, or of all.
+#[derive(Debug, Clone)]
+pub struct GroupFigures {
+    /// What it is called.
+    pub name: String,
+    /// How many clients.
+    pub clients: usize,
+    /// What they are, for people.
+    pub what: String,
+    /// How many have all that they follow.
+    pub ready: usize,
+    /// From the first connect until all had their books, s.
+    pub connect_s: f64,
+    /// How long was measured, s.
+    pub measured_s: f64,
+    /// What was counted.
+    pub sum: Sum,
+    /// Checksums that agreed; each is compared once for all clients.
+    pub checksums: u64,
+    /// Deltas and snapshots whose book was compared with the one that was told step by step.
+    pub compared: u64,
+    /// Those that could not be.
+    pub not_compared: u64,
+    /// Distinct messages.
+    pub decoded: u64,
+    /// How often something was wrong.
+    pub wrong: u64,
+    /// The first of them, for people.
+    pub mistakes: Vec<String>,
+    /// CPU time of the thread while it was measured, s.
+    pub cpu_s: f64,
+    /// The busiest second's share of a CPU.
+    pub busiest: f64,
+}
+
+impl GroupFigures {
+    /// Nothing yet.
+    ///
+    /// # Errors
+    /// Never: the bounds of histograms are right.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            name: String::new(),
+            clients: 0,
+            what: String::new(),
+            ready: 0,
+            connect_s: 0.0,
+            measured_s: 0.0,
+            sum: Sum::new()?,
+            checksums: 0,
+            compared: 0,
+            not_compared: 0,
+            decoded: 0,
+            wrong: 0,
+            mistakes: Vec::new(),
+            cpu_s: 0.0,
+            busiest: 0.0,
+        })
+    }
+
+    fn named(mut self, group: &Group) -> Self {
+        (self.name, self.clients) = (group.name.clone(), group.count);
+        self.what = group.described();
+        self
+    }
+
+    /// A count as so many a second.
+    #[must_use]
+    pub fn per_second(&self, count: u64) -> f64 {
+        if self.measured_s > 0.0 { count as f64 / self.measured_s } else { 0.0 }
+    }
+
+    /// Frames of one read.
+    #[must_use]
+    pub fn frames_per_read(&self) -> f64 {
+        self.sum.frames as f64 / self.sum.reads.max(1) as f64
+    }
+
+    /// Connects a second, until every client had its books.
+    #[must_use]
+    pub fn connects(&self) -> f64 {
+        if self.connect_s > 0.0 { self.ready as f64 / self.connect_s } else { 0.0 }
+    }
+
+    /// The thread's share of a CPU.
+    #[must_use]
+    pub fn cpu(&self) -> f64 {
+        if self.measured_s > 0.0 { self.cpu_s / self.measured_s } else { 0.0 }
+    }
+}
+
+/// Where latencies come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatencyFrom {
+    /// Every delivery of every client; the changes say when they were due.
+    Deliveries,
+    /// One client; the messages say in whole ms when the source made them.
+    Reference,
+    /// Nothing came that says when it was made.
+    Nothing,
+}
+
+impl LatencyFrom {
+    /// For people.
+    #[must_use]
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Deliveries => "due to delivered, of every delivery",
+            Self::Reference => "source to client, measured by one client; up to 1 ms too much, and needs clocks in step",
+            Self::Nothing => "nothing came that says when it was made",
+        }
+    }
+}
+
+/// What the client saw that is looked at closely.
+#[derive(Debug, Clone)]
+pub struct ReferenceFigures {
+    /// Markets that it followed.
+    pub markets: usize,
+    /// Source to client, µs.
+    pub latency: Histogram,
+    /// Deltas that it applied.
+    pub deltas: u64,
+    /// Stops that it was told.
+    pub stops: u64,
+    /// Checksums and digests that agreed.
+    pub agreed: u64,
+    /// Those that did not, and gaps that were not declared.
+    pub wrong: u64,
+    /// How often a market was tradable until a price message said that it was not: no stop had come before.
+    pub stale_opens: u64,
+}
+
+/// What came of comparing books with documents.
+#[derive(Debug, Clone, Default)]
+pub struct Compared {
+    /// Books that were the document's.
+    pub equal: u64,
+    /// Markets that were gone meanwhile.
+    pub gone: u64,
+    /// What was not.
+    pub wrong: Vec<String>,
+}
+
+/// One second of all groups.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// Deliveries a second.
+    pub deliveries: f64,
+    /// Bytes a second.
+    pub bytes: f64,
+    /// Latency of 99 of a hundred, ms.
+    pub p99_ms: Option<f64>,
+    /// The busiest thread's CPU.
+    pub cpu: f64,
+    /// Everything that was wrong so far.
+    pub wrong: u64,
+    latency: Histogram,
+}
+
+impl Point {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self { deliveries: 0.0, bytes: 0.0, p99_ms: None, cpu: 0.0, wrong: 0, latency: histogram()? })
+    }
+
+    pub(super) fn add(&mut self, second: &Second) {
+        self.deliveries += second.sum.deliveries as f64 / second.took;
+        self.bytes += second.sum.bytes as f64 / second.took;
+        self.cpu = self.cpu.max(second.cpu);
+        self.wrong += second.wrong;
+        // Both have the same bounds, so that they always fit.
+        let _ = self.latency.add(&second.sum.latency);
+    }
+
+    /// Every group was heard; what is not needed any more is given back.
+    pub(super) fn settle(&mut self) {
+        self.p99_ms = quantile_ms(&self.latency, 0.99);
+        self.latency = Histogram::new_with_bounds(1, 2, 1).unwrap_or_else(|_| self.latency.clone());
+    }
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// What it is called.
+    pub name: String,
+    /// The gateway.
+    pub address: String,
+    /// When it began, ms since 1970.
+    pub begun_ms: u64,
+    /// How long was to be measured, s.
+    pub seconds: u64,
+    /// Markets that there were.
+    pub markets: usize,
+    /// Group by group.
+    pub groups: Vec<GroupFigures>,
+    /// All together.
+    pub all: GroupFigures,
+    /// Second by second.
+    pub points: Vec<Point>,
+    /// The client that is looked at closely.
+    pub reference: ReferenceFigures,
+    /// Its latency of 99 of a hundred, ms, second by second.
+    pub reference_seconds: Vec<Option<f64>>,
+    /// Books against documents.
+    pub compared: Compared,
+    /// Where latencies come from.
+    pub latency_from: LatencyFrom,
+    /// Why the run failed.
+    pub problems: Vec<String>,
+    /// What makes its figures doubtful.
+    pub warnings: Vec<String>,
+}
+
+impl Figures {
+    /// Of a run that begins.
+    ///
+    /// # Errors
+    /// Never: the bounds of histograms are right.
+    pub fn new(scenario: &Scenario, markets: usize) -> anyhow::Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let named = |group: &Group| GroupFigures::new().map(|figures| figures.named(group));
+        let reference = ReferenceFigures {
+            markets: 0,
+            latency: histogram()?,
+            deltas: 0,
+            stops: 0,
+            agreed: 0,
+            wrong: 0,
+            stale_opens: 0,
+        };
+        Ok(Self {
+            name: scenario.name.clone(),
+            address: scenario.address.clone(),
+            begun_ms: u64::try_from(now.as_millis()).unwrap_or(0),
+            seconds: scenario.seconds,
+            markets,
+            groups: scenario.groups.iter().map(named).collect::<anyhow::Result<_>>()?,
+            all: GroupFigures::new()?,
+            points: Vec::new(),
+            reference,
+            reference_seconds: Vec::new(),
+            compared: Compared::default(),
+            latency_from: LatencyFrom::Nothing,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Takes over what a group measured, under its name.
+    pub(super) fn measured(&mut self, number: usize, mut figures: GroupFigures) {
+        let group = &mut self.groups[number];
+        figures.name = std::mem::take(&mut group.name);
+        figures.what = std::mem::take(&mut group.what);
+        figures.clients = group.clients;
+        *group = figures;
+    }
+
+    /// Whether everything was right.
+    #[must_use]
+    pub fn good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// The latencies, of whoever measured them.
+    #[must_use]
+    pub fn latency(&self) -> &Histogram {
+        if self.latency_from == LatencyFrom::Reference {
+            &self.reference.latency
+        } else {
+            &self.all.sum.latency
+        }
+    }
+
+    /// Sums up, and judges.
+    pub(super) fn conclude(&mut self) {
+        let all = &mut self.all;
+        all.name = "all".into();
+        for group in &self.groups {
+            all.clients += group.clients;
+            all.ready += group.ready;
+            all.connect_s += group.connect_s;
+            all.measured_s = all.measured_s.max(group.measured_s);
+            all.sum.add(&group.sum);
+            all.checksums += group.checksums;
+            all.compared += group.compared;
+            all.not_compared += group.not_compared;
+            all.decoded += group.decoded;
+            all.wrong += group.wrong;
+            all.mistakes.extend(group.mistakes.iter().cloned());
+            all.cpu_s += group.cpu_s;
+            all.busiest = all.busiest.max(group.busiest);
+        }
+        self.latency_from = match (all.sum.latency.is_empty(), self.reference.latency.is_empty()) {
+            (false, _) => LatencyFrom::Deliveries,
+            (true, false) => LatencyFrom::Reference,
+            (true, true) => LatencyFrom::Nothing,
+        };
+        if self.latency_from == LatencyFrom::Reference {
+            for (point, p99) in self.points.iter_mut().zip(&self.reference_seconds) {
+                point.p99_ms = *p99;
+            }
+        }
+        self.judge();
+    }
+
+    fn judge(&mut self) {
+        let (all, problems) = (&self.all, &mut self.problems);
+        let mut note = |count: u64, what: &str| {
+            if count > 0 {
+                problems.push(format!("{count} {what}"));
+            }
+        };
+        note(all.sum.undeclared, "gaps were not declared");
+        note(all.sum.wrong_digests, "digests were not those of what was held");
+        note(all.sum.closed, "connections ended though nobody wished it");
+        note(
+            self.reference.wrong,
+            "checksums, digests or gaps of the client that is looked at closely were wrong",
+        );
+        note(
+            self.reference.stale_opens,
+            "stale opens: a market was tradable until a price said that it was not",
+        );
+        note(self.compared.wrong.len() as u64, "books were not those of GET /v1/markets/{id}");
+        problems.extend(self.compared.wrong.iter().cloned());
+        if all.wrong > 0 {
+            let other = all.wrong.saturating_sub(all.sum.undeclared + all.sum.wrong_digests);
+            if other > 0 {
+                problems.push(format!("{other} messages or connections were wrong"));
+            }
+            let new = |mistake: &&String| !problems.iter().any(|problem| problem.contains(mistake.as_str()));
+            let mistakes: Vec<String> = all.mistakes.iter().filter(new).take(5).cloned().collect();
+            problems.extend(mistakes);
+        }
+        if problems.is_empty() && all.sum.deliveries == 0 {
+            problems.push("no update came: does the gateway's feed say anything?".into());
+        }
+        for group in self.groups.iter().filter(|group| group.busiest > BUSY) {
+            self.warnings.push(format!(
+                "the thread of \"{}\" was busy for {:.0} % of a second: the tester may be what was measured; split the group in two, or use another machine",
+                group.name,
+                100.0 * group.busiest
+            ));
+        }
+        if all.not_compared > all.compared {
+            self.warnings.push(format!(
+                "{} merged messages could not be compared, {} were: they begin or end where no book is remembered",
+                all.not_compared, all.compared
+            ));
+        }
+        if self.compared.gone > 0 {
+            self.warnings
+                .push(format!("{} markets were gone before their books were compared", self.compared.gone));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A run: the catalogue, the groups of clients, each a [`Fleet`](crate::fleet::Fleet) on a thread of its own, one client that
+//! is looked at closely ([`reference`]), and in the end the documents.
+
+pub mod figures;
+pub mod follows;
+pub mod group;
+pub mod reference;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use tictac_proto::model::{MarketId, View};
+use tokio::runtime::Runtime;
+
+use crate::fleet::Plan;
+use crate::progress::Progress;
+use crate::request::get;
+use crate::scenario::Scenario;
+use figures::{Figures, Point};
+use follows::Catalogue;
+use group::{Checked, Order, Told};
+use reference::Reference;
+
+/// Markets of each group whose books are compared with documents.
+const SAMPLE: usize = 5;
+/// How long a client and a document may take to stand at the same place.
+const COMPARE_WITHIN: Duration = Duration::from_secs(15);
+/// Each pings so often, as a browser does.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// What else is open beside the clients' sockets.
+const OTHER_FILES: u64 = 64;
+/// What waits to be heard.
+const HEARD: usize = 1_024;
+/// A thread that is busier than this may be what is measured.
+pub const BUSY: f64 = 0.8;
+
+/// Runs a scenario.
+///
+/// # Errors
+/// If nothing could be begun: no gateway, no market, no room for sockets. What goes wrong later is in the figures.
+pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figures> {
+    ensure_files(scenario.clients() as u64)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let address = resolve(&scenario.address)?;
+    let catalogue = runtime.block_on(Catalogue::fetch(&scenario.address))?;
+    progress.say(&format!(
+        "{} markets of {} events at {}; {} clients",
+        catalogue.len(),
+        catalogue.events(),
+        scenario.address,
+        scenario.clients()
+    ));
+    let mut plans = Vec::with_capacity(scenario.groups.len());
+    for group in &scenario.groups {
+        plans.push(Plan {
+            address,
+            clients: group.count,
+            codec: group.codec,
+            view: group.view,
+            conflate: group.conflate,
+            markets: catalogue.follows(group)?,
+            ramp: group.ramp,
+            ping_every: Some(PING_EVERY),
+            floor: false,
+        });
+    }
+    let mut figures = Figures::new(scenario, catalogue.len())?;
+    let followed: Vec<Vec<MarketId>> = plans.iter().map(|plan| sample(&plan.markets)).collect();
+    let closely = plans.first().and_then(|plan| plan.markets.first()).cloned().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let (tell, told) = sync_channel(HEARD);
+        let mut groups = Vec::new();
+        for (number, plan) in plans.into_iter().enumerate() {
+            let (order, orders) = sync_channel(4);
+            let (tell, seconds) = (tell.clone(), scenario.seconds);
+            let thread = std::thread::Builder::new().name(format!("group {number}"));
+            let handle = thread
+                .spawn_scoped(scope, move || group::run(number, plan, seconds, &orders, tell))
+                .context("no thread")?;
+            groups.push((order, handle));
+        }
+        drop(tell);
+        let mut stage = Stage { scenario, runtime: &runtime, figures: &mut figures, progress, told, groups };
+        let outcome = stage.play(&followed, closely);
+        stage.end();
+        outcome
+    })?;
+    figures.conclude();
+    Ok(figures)
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let mut all = address.to_socket_addrs().with_context(|| format!("{address}: no such address"))?;
+    all.next().with_context(|| format!("{address}: no such address"))
+}
+
+/// Whether this process may open so many sockets.
+fn ensure_files(clients: u64) -> anyhow::Result<()> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    let needed = clients + OTHER_FILES;
+    if let Some(soft) = soft.filter(|soft| *soft < needed) {
+        bail!("{clients} clients need {needed} open files, and {soft} are allowed here: ulimit -n {needed}");
+    }
+    Ok(())
+}
+
+/// Some of the markets that are followed, evenly from the first client to the last.
+fn sample(follows: &[Vec<MarketId>]) -> Vec<MarketId> {
+    let (mut chosen, count) = (BTreeSet::new(), follows.len());
+    for turn in 0..SAMPLE * 8 {
+        let markets = &follows[turn * count / (SAMPLE * 8)];
+        if chosen.len() == SAMPLE || markets.is_empty() {
+            break;
+        }
+        chosen.insert(markets[turn % markets.len()].clone());
+    }
+    chosen.into_iter().collect()
+}
+
+struct Stage<'a, 'scope> {
+    scenario: &'a Scenario,
+    runtime: &'a Runtime,
+    figures: &'a mut Figures,
+    progress: &'a mut Progress,
+    told: Receiver<(usize, Told)>,
+    groups: Vec<(SyncSender<Order>, ScopedJoinHandle<'scope, ()>)>,
+}
+
+impl Stage<'_, '_> {
+    /// What one of the groups has to say next.
+    fn next(&mut self) -> anyhow::Result<(usize, Told)> {
+        let (number, told) = self.told.recv().context("every group has ended")?;
+        match told {
+            Told::Failed(why, figures) => {
+                self.figures.problems.push(why.clone());
+                self.figures.measured(number, *figures);
+                bail!("{why}")
+            }
+            Told::Ended => bail!("group {} has ended", number + 1),
+            told => Ok((number, told)),
+        }
+    }
+
+    fn order(&self, number: usize, order: Order) -> anyhow::Result<()> {
+        self.groups[number].0.send(order).ok().context("a group has ended")
+    }
+
+    /// Connects, measures, compares. What fails on the way is noted in the figures.
+    fn play(&mut self, followed: &[Vec<MarketId>], closely: Vec<MarketId>) -> anyhow::Result<()> {
+        let first = &self.scenario.groups[0];
+        let address = self.scenario.address.clone();
+        let watched = reference::Plan {
+            address,
+            codec: first.codec,
+            view: first.view,
+            conflate: first.conflate,
+            markets: closely,
+            seconds: self.scenario.seconds,
+        };
+        let outcome = self.connect().and_then(|()| {
+            let reference = Reference::start(watched)?;
+            let done = self.measure(&reference);
+            let watched = reference.finish();
+            done?;
+            (self.figures.reference, self.figures.reference_seconds) =
+                watched.context("the client that is looked at closely")?;
+            Ok(())
+        });
+        // A failed run has its figures too, up to where it failed.
+        if let Err(error) = outcome {
+            let why = format!("{error:#}");
+            if !self.figures.problems.contains(&why) {
+                self.figures.problems.push(why);
+            }
+            return Ok(());
+        }
+        for (number, markets) in followed.iter().enumerate() {
+            let view = self.scenario.groups[number].view;
+            for market in markets {
+                self.progress.comparing(market);
+                let compared = self.compare(number, market, view);
+                match compared {
+                    Ok(true) => self.figures.compared.equal += 1,
+                    Ok(false) => self.figures.compared.gone += 1,
+                    Err(error) => self.figures.compared.wrong.push(format!("{error:#}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One group after the other, so that together they are no faster than the fastest ramp.
+    fn connect(&mut self) -> anyhow::Result<()> {
+        let (begun, mut before) = (Instant::now(), 0);
+        for number in 0..self.groups.len() {
+            self.order(number, Order::Connect)?;
+            loop {
+                match self.next()? {
+                    (_, Told::Ready(ready)) => {
+                        self.progress.connecting(before + ready, self.scenario.clients(), begun.elapsed());
+                    }
+                    (_, Told::Connected) => break,
+                    _ => {}
+                }
+            }
+            before += self.scenario.groups[number].count;
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, reference: &Reference) -> anyhow::Result<()> {
+        for number in 0..self.groups.len() {
+            self.order(number, Order::Measure)?;
+        }
+        reference.measure();
+        let mut open = self.groups.len();
+        let mut points: Vec<(usize, Point)> = Vec::new();
+        while open > 0 {
+            match self.next()? {
+                (_, Told::Second(second)) => {
+                    let at = second.at as usize;
+                    while points.len() <= at {
+                        points.push((0, Point::new()?));
+                    }
+                    let (heard, point) = &mut points[at];
+                    *heard += 1;
+                    point.add(&second);
+                    if *heard == self.groups.len() {
+                        point.settle();
+                        let p99 = point.p99_ms.or_else(|| reference.last_p99_ms());
+                        self.progress.second(point, self.scenario, p99);
+                    }
+                }
+                (number, Told::Measured(group)) => {
+                    self.figures.measured(number, *group);
+                    open -= 1;
+                }
+                _ => {}
+            }
+        }
+        self.figures.points = points.into_iter().map(|(_, point)| point).collect();
+        Ok(())
+    }
+
+    /// Whether the group's book is the document's; `false` where the market is gone.
+    fn compare(&mut self, number: usize, market: &MarketId, view: View) -> anyhow::Result<bool> {
+        let name = view.depth().map_or_else(|| "all".to_owned(), |depth| depth.to_string());
+        let path = format!("/v1/markets/{market}?view={name}");
+        let begun = Instant::now();
+        self.order(number, Order::Watch(market.clone()))?;
+        while begun.elapsed() < COMPARE_WITHIN {
+            let response = self.runtime.block_on(get(&self.scenario.address, &path, &[]))?;
+            if response.status == 404 {
+                return Ok(false);
+            }
+            ensure!(response.status == 200, "GET {path} is answered by {}", response.status);
+            self.order(number, Order::Check(Box::new(response.json()?)))?;
+            loop {
+                match self.next()? {
+                    (_, Told::Checked(Checked::Equal)) => return Ok(true),
+                    (_, Told::Checked(Checked::Differs(why))) => bail!("{why}"),
+                    (_, Told::Checked(Checked::NotThere)) => break,
+                    _ => {}
+                }
+            }
+        }
+        bail!("{market}: clients and document never stood at the same position within {COMPARE_WITHIN:?}")
+    }
+
+    /// Every thread is told to end, and waited for.
+    fn end(self) {
+        let Self { groups, told, figures, .. } = self;
+        // Without anybody to give orders a group ends.
+        let handles: Vec<_> = groups.into_iter().map(|(_, handle)| handle).collect();
+        // What it still says must not hold it up.
+        while told.recv().is_ok() {}
+        for (number, handle) in handles.into_iter().enumerate() {
+            if handle.join().is_err() {
+                figures.problems.push(format!("group {} panicked", number + 1));
+            }
+        }
+    }
+}
