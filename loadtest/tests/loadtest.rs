@@ -181,8 +181,8 @@ async fn who_is_not_there_or_can_t_be_used_is_named() {
     }
 }
 
-/// Passes everything on, but for what `spoil` changes of what comes from the gateway.
-async fn spoiling(gateway: String, spoil: fn(&mut [u8])) -> String {
+/// Passes everything on, but for what `spoil` changes of what comes from the gateway: a document, or a WebSocket's frames.
+async fn spoiling(gateway: String, spoil: fn(&mut [u8], bool)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -194,9 +194,10 @@ async fn spoiling(gateway: String, spoil: fn(&mut [u8])) -> String {
                 let (mut from_server, mut to_server) = server.into_split();
                 // Each ends when one side closes.
                 tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-                let mut buffer = vec![0; 64 * 1024];
+                let (mut buffer, mut is_document) = (vec![0; 64 * 1024], false);
                 while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-                    spoil(&mut buffer[..count]);
+                    is_document |= buffer.starts_with(b"HTTP/1.1 200");
+                    spoil(&mut buffer[..count], is_document);
                     if to_client.write_all(&buffer[..count]).await.is_err() {
                         break;
                     }
@@ -212,7 +213,7 @@ fn find(bytes: &[u8], what: &str) -> Option<usize> {
 }
 
 /// Another last digit for every checksum of a whole message.
-fn other_checksums(bytes: &mut [u8]) {
+fn other_checksums(bytes: &mut [u8], _: bool) {
     let mut from = 0;
     while let Some(at) = find(&bytes[from..], "\"t\":\"crc\"") {
         from += at + 1;
@@ -226,7 +227,20 @@ fn other_checksums(bytes: &mut [u8]) {
 }
 
 /// Another document, of the same length.
-fn other_documents(bytes: &mut [u8]) {
+fn other_documents(bytes: &mut [u8], is_document: bool) {
+    if is_document {
+        in_play(bytes);
+    }
+}
+
+/// Another book, of the same length.
+fn other_books(bytes: &mut [u8], is_document: bool) {
+    if !is_document {
+        in_play(bytes);
+    }
+}
+
+fn in_play(bytes: &mut [u8]) {
     while let Some(at) = find(bytes, "\"in_play\":false") {
         bytes[at..at + 15].copy_from_slice(b"\"in_play\":true ");
     }
@@ -236,7 +250,8 @@ fn other_documents(bytes: &mut [u8]) {
 async fn what_is_wrong_on_the_way_fails_the_run() {
     let lively = lively().await;
     for (spoil, part) in [
-        (other_checksums as fn(&mut [u8]), "the gateway says"),
+        (other_checksums as fn(&mut [u8], bool), "the gateway says"),
+        (other_books, "the gateway says"),
         (other_documents, "books were not those of GET /v1/markets/{id}"),
     ] {
         let address = spoiling(lively.address.clone(), spoil).await;

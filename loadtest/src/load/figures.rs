@@ -231,13 +231,15 @@ impl LatencyFrom {
     pub fn described(self) -> &'static str {
         match self {
             Self::Deliveries => "due to delivered, of every delivery",
-            Self::Reference => "source to client, measured by one client; up to 1 ms too much, and needs clocks in step",
+            Self::Reference => {
+                "source to client, measured by one client of each group; up to 1 ms too much, needs clocks in step"
+            }
             Self::Nothing => "nothing came that says when it was made",
         }
     }
 }
 
-/// What the client saw that is looked at closely.
+/// What a client saw that is looked at closely.
 #[derive(Debug, Clone)]
 pub struct ReferenceFigures {
     /// Markets that it followed.
@@ -254,6 +256,19 @@ pub struct ReferenceFigures {
     pub wrong: u64,
     /// How often a market was tradable until a price message said that it was not: no stop had come before.
     pub stale_opens: u64,
+}
+
+impl ReferenceFigures {
+    fn add(&mut self, other: &Self) {
+        self.markets += other.markets;
+        self.deltas += other.deltas;
+        self.stops += other.stops;
+        self.agreed += other.agreed;
+        self.wrong += other.wrong;
+        self.stale_opens += other.stale_opens;
+        // Both have the same bounds, so that they always fit.
+        let _ = self.latency.add(&other.latency);
+    }
 }
 
 /// What came of comparing books with documents.
@@ -323,10 +338,12 @@ pub struct Figures {
     pub all: GroupFigures,
     /// Second by second.
     pub points: Vec<Point>,
-    /// The client that is looked at closely.
+    /// The clients that are looked at closely, one of each group, together.
     pub reference: ReferenceFigures,
-    /// Its latency of 99 of a hundred, ms, second by second.
-    pub reference_seconds: Vec<Option<f64>>,
+    /// Their latency of 99 of a hundred, ms, second by second: the highest of them.
+    reference_seconds: Vec<Option<f64>>,
+    /// Their latencies, group by group.
+    reference_latencies: Vec<Histogram>,
     /// Books against documents.
     pub compared: Compared,
     /// Where latencies come from.
@@ -365,6 +382,7 @@ impl Figures {
             points: Vec::new(),
             reference,
             reference_seconds: Vec::new(),
+            reference_latencies: Vec::new(),
             compared: Compared::default(),
             latency_from: LatencyFrom::Nothing,
             problems: Vec::new(),
@@ -381,20 +399,25 @@ impl Figures {
         *group = figures;
     }
 
+    /// Takes over what the clients saw that are looked at closely, one of each group.
+    pub(super) fn watched(&mut self, all: Vec<(ReferenceFigures, Vec<Option<f64>>)>) {
+        for (figures, seconds) in all {
+            self.reference.add(&figures);
+            self.reference_latencies.push(figures.latency);
+            self.reference_seconds.resize(self.reference_seconds.len().max(seconds.len()), None);
+            for (highest, p99) in self.reference_seconds.iter_mut().zip(seconds) {
+                // Something is above nothing.
+                if p99 > *highest {
+                    *highest = p99;
+                }
+            }
+        }
+    }
+
     /// Whether everything was right.
     #[must_use]
     pub fn good(&self) -> bool {
         self.problems.is_empty()
-    }
-
-    /// The latencies, of whoever measured them.
-    #[must_use]
-    pub fn latency(&self) -> &Histogram {
-        if self.latency_from == LatencyFrom::Reference {
-            &self.reference.latency
-        } else {
-            &self.all.sum.latency
-        }
     }
 
     /// Sums up, and judges.
@@ -422,6 +445,10 @@ impl Figures {
             (true, true) => LatencyFrom::Nothing,
         };
         if self.latency_from == LatencyFrom::Reference {
+            all.sum.latency = self.reference.latency.clone();
+            for (group, latency) in self.groups.iter_mut().zip(&self.reference_latencies) {
+                group.sum.latency.clone_from(latency);
+            }
             for (point, p99) in self.points.iter_mut().zip(&self.reference_seconds) {
                 point.p99_ms = *p99;
             }
@@ -441,7 +468,7 @@ impl Figures {
         note(all.sum.closed, "connections ended though nobody wished it");
         note(
             self.reference.wrong,
-            "checksums, digests or gaps of the client that is looked at closely were wrong",
+            "checksums, digests or gaps of the clients that are looked at closely were wrong",
         );
         note(
             self.reference.stale_opens,

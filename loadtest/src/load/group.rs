@@ -188,7 +188,9 @@ impl Group {
 
     fn failed(&mut self, teller: &Teller, error: &anyhow::Error) -> anyhow::Result<()> {
         self.settle(None);
-        let mut why = format!("{error:#}");
+        // The others are told with the figures.
+        let first = self.figures.mistakes.first().map(|first| format!("while connecting: {first}"));
+        let mut why = first.unwrap_or_else(|| format!("{error:#}"));
         if why.contains("HTTP/1.1 503") {
             why.push_str(
                 "; the gateway limits connects from one address: lower --ramp, or raise its --connects-per-ip",

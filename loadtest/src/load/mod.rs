@@ -1,5 +1,5 @@
-//! A run: the catalogue, the groups of clients, each a [`Fleet`](crate::fleet::Fleet) on a thread of its own, one client that
-//! is looked at closely ([`reference`]), and in the end the documents.
+//! A run: the catalogue, the groups of clients, each a [`Fleet`](crate::fleet::Fleet) on a thread of its own, and one client
+//! of each that is looked at closely ([`reference`]); in the end the documents.
 
 pub mod figures;
 pub mod follows;
@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use crate::fleet::Plan;
 use crate::progress::Progress;
 use crate::request::get;
-use crate::scenario::Scenario;
+use crate::scenario::{Group, Scenario};
 use figures::{Figures, Point};
 use follows::Catalogue;
 use group::{Checked, Order, Told};
@@ -70,7 +70,15 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
     }
     let mut figures = Figures::new(scenario, catalogue.len())?;
     let followed: Vec<Vec<MarketId>> = plans.iter().map(|plan| sample(&plan.markets)).collect();
-    let closely = plans.first().and_then(|plan| plan.markets.first()).cloned().unwrap_or_default();
+    let closely = |(plan, group): (&Plan, &Group)| reference::Plan {
+        address: scenario.address.clone(),
+        codec: group.codec,
+        view: group.view,
+        conflate: group.conflate,
+        markets: plan.markets.first().cloned().unwrap_or_default(),
+        seconds: scenario.seconds,
+    };
+    let closely: Vec<_> = plans.iter().zip(&scenario.groups).map(closely).collect();
     std::thread::scope(|scope| {
         let (tell, told) = sync_channel(HEARD);
         let mut groups = Vec::new();
@@ -152,24 +160,13 @@ impl Stage<'_, '_> {
     }
 
     /// Connects, measures, compares. What fails on the way is noted in the figures.
-    fn play(&mut self, followed: &[Vec<MarketId>], closely: Vec<MarketId>) -> anyhow::Result<()> {
-        let first = &self.scenario.groups[0];
-        let address = self.scenario.address.clone();
-        let watched = reference::Plan {
-            address,
-            codec: first.codec,
-            view: first.view,
-            conflate: first.conflate,
-            markets: closely,
-            seconds: self.scenario.seconds,
-        };
+    fn play(&mut self, followed: &[Vec<MarketId>], closely: Vec<reference::Plan>) -> anyhow::Result<()> {
         let outcome = self.connect().and_then(|()| {
-            let reference = Reference::start(watched)?;
-            let done = self.measure(&reference);
-            let watched = reference.finish();
+            let references = closely.into_iter().map(Reference::start).collect::<anyhow::Result<Vec<_>>>()?;
+            let done = self.measure(&references);
+            let watched: anyhow::Result<Vec<_>> = references.into_iter().map(Reference::finish).collect();
             done?;
-            (self.figures.reference, self.figures.reference_seconds) =
-                watched.context("the client that is looked at closely")?;
+            self.figures.watched(watched.context("the client that is looked at closely")?);
             Ok(())
         });
         // A failed run has its figures too, up to where it failed.
@@ -214,11 +211,11 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
-    fn measure(&mut self, reference: &Reference) -> anyhow::Result<()> {
+    fn measure(&mut self, references: &[Reference]) -> anyhow::Result<()> {
         for number in 0..self.groups.len() {
             self.order(number, Order::Measure)?;
         }
-        reference.measure();
+        references.iter().for_each(Reference::measure);
         let mut open = self.groups.len();
         let mut points: Vec<(usize, Point)> = Vec::new();
         while open > 0 {
@@ -233,7 +230,9 @@ impl Stage<'_, '_> {
                     point.add(&second);
                     if *heard == self.groups.len() {
                         point.settle();
-                        let p99 = point.p99_ms.or_else(|| reference.last_p99_ms());
+                        let watched =
+                            || references.iter().filter_map(Reference::last_p99_ms).reduce(f64::max);
+                        let p99 = point.p99_ms.or_else(watched);
                         self.progress.second(point, self.scenario, p99);
                     }
                 }

@@ -69,7 +69,7 @@ pub fn document(figures: &Figures) -> Json {
             "mistakes": point.wrong,
         })
     });
-    let all = figures.latency();
+    let all = &figures.all.sum.latency;
     let percentiles =
         SHARES.iter().filter_map(|share| Some(json!({"share": share, "ms": quantile_ms(all, *share)?})));
     json!({

@@ -52,15 +52,15 @@ fn sentence(text: &str) -> String {
 
 fn tiles(page: &mut String, figures: &Figures) {
     let all = &figures.all;
-    let latency = |share| quantile_ms(figures.latency(), share).map_or_else(|| "–".into(), ms);
+    let latency = |share| quantile_ms(&all.sum.latency, share).map_or_else(|| "–".into(), ms);
     page.push_str("<div class=\"tiles\">\n");
     for (value, name) in [
         (grouped(all.clients as u64), "clients"),
-        (count(all.per_second(all.sum.deliveries).round()), "deliveries a second"),
-        (bytes(all.per_second(all.sum.bytes).round()), "a second"),
-        (latency(0.5), "half within"),
-        (latency(0.99), "99 % within"),
-        (percent(figures.groups.iter().map(|group| group.cpu()).fold(0.0, f64::max)), "of a CPU, the tester"),
+        (count(all.per_second(all.sum.deliveries).round()), "deliveries/s"),
+        (bytes(all.per_second(all.sum.bytes).round()), "read a second"),
+        (latency(0.5), "latency, p50"),
+        (latency(0.99), "latency, p99"),
+        (percent(figures.groups.iter().map(|group| group.cpu()).fold(0.0, f64::max)), "tester's busiest CPU"),
     ] {
         let _ = writeln!(page, "<div class=\"tile\"><b>{}</b><span>{name}</span></div>", escaped(&value));
     }
@@ -104,12 +104,12 @@ fn plots(page: &mut String, figures: &Figures) {
     };
     let values = |of: fn(&Point) -> Option<f64>| figures.points.iter().map(of).collect::<Vec<_>>();
     let from = sentence(figures.latency_from.described());
-    page.push_str(&drawn("Latency", &from, plot::percentiles(figures.latency())));
+    page.push_str(&drawn("Latency", &from, plot::percentiles(&figures.all.sum.latency)));
     let rate = plot::over_time("Deliveries a second", Shows::Rate, &values(|p| Some(p.deliveries)));
     let late = plot::over_time("Latency of 99 of a hundred", Shows::Latency, &values(|p| p.p99_ms));
     page.push_str("<div class=\"pair\">\n");
     page.push_str(&drawn("Deliveries a second", "Of all clients, second by second", rate));
-    page.push_str(&drawn("99 % within", "Second by second", late));
+    page.push_str(&drawn("Latency, p99", "99 of a hundred within, second by second", late));
     page.push_str("</div>\n");
 }
 

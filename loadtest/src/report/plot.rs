@@ -186,7 +186,7 @@ pub fn percentiles(latency: &Histogram) -> Option<String> {
         }
     }
     frame.mark_below(&mut svg, 1.0, "max", true);
-    frame.caption(&mut svg, "share of what was measured that came at least so soon");
+    frame.caption(&mut svg, "percentile: each further nine is as wide");
     let mut points = Vec::new();
     let steps = 160;
     for at in 0..=steps {
@@ -227,7 +227,7 @@ pub enum Shows {
 #[must_use]
 pub fn over_time(label: &str, shows: Shows, values: &[Option<f64>]) -> Option<String> {
     let most = values.iter().flatten().copied().reduce(f64::max)?;
-    let frame = Frame::new(560.0, 240.0);
+    let frame = Frame::new(450.0, 215.0);
     let unit = step(most.max(1e-3));
     let top = (most.max(1e-3) / unit).ceil() * unit;
     let mut svg = frame.begin(label);
@@ -307,7 +307,8 @@ mod tests {
             assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("a < b"), "{svg}");
             let box_of = svg.split("viewBox=\"0 0 ").nth(1).unwrap();
             let width: f64 = box_of.split(' ').next().unwrap().parse().unwrap();
-            for part in svg.split("x=\"").skip(1) {
+            for part in svg.split(" x=\"").chain(svg.split(" cx=\"")).filter(|part| !part.starts_with("<svg"))
+            {
                 let x: f64 = part.split('"').next().unwrap().parse().unwrap();
                 assert!((0.0..=width).contains(&x), "{x}");
             }

@@ -2,7 +2,7 @@
 
 use super::units::{bytes, count, grouped, ms, percent};
 use crate::load::BUSY;
-use crate::load::figures::{Figures, GroupFigures, Histogram, LatencyFrom, quantile_ms};
+use crate::load::figures::{Figures, GroupFigures, quantile_ms};
 
 /// A row: what it is called, and its value for each column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +32,7 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
         bad: columns.iter().map(|group| bad(group)).collect(),
     };
     let fine = |_: &GroupFigures| false;
-    let latency =
-        |share: f64| move |histogram: &Histogram| quantile_ms(histogram, share).map_or("–".into(), ms);
-    let of = |group: &GroupFigures, value: &dyn Fn(&Histogram) -> String| {
-        let is_all = std::ptr::eq(group, &figures.all) || figures.groups.len() == 1;
-        match figures.latency_from {
-            LatencyFrom::Reference if is_all => value(&figures.reference.latency),
-            _ => value(&group.sum.latency),
-        }
-    };
+    let latency = |g: &GroupFigures, share: f64| quantile_ms(&g.sum.latency, share).map_or("–".into(), ms);
     vec![
         row("clients", &|g| grouped(g.clients as u64), &|g| g.ready < g.clients),
         row("connects/s", &|g| count(g.connects().round()), &fine),
@@ -50,10 +42,10 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
         row("bytes", &|g| bytes(g.sum.bytes as f64), &fine),
         row("bytes/s", &|g| bytes(g.per_second(g.sum.bytes).round()), &fine),
         row("frames per read", &|g| format!("{:.2}", g.frames_per_read()), &fine),
-        row("latency p50", &|g| of(g, &latency(0.5)), &fine),
-        row("latency p99", &|g| of(g, &latency(0.99)), &fine),
-        row("latency p99.9", &|g| of(g, &latency(0.999)), &fine),
-        row("latency max", &|g| of(g, &latency(1.0)), &fine),
+        row("latency p50", &|g| latency(g, 0.5), &fine),
+        row("latency p99", &|g| latency(g, 0.99), &fine),
+        row("latency p99.9", &|g| latency(g, 0.999), &fine),
+        row("latency max", &|g| latency(g, 1.0), &fine),
         row("snapshots", &|g| grouped(g.sum.snapshots), &fine),
         row("gaps, declared", &|g| grouped(g.sum.declared), &fine),
         row("gaps, undeclared", &|g| grouped(g.sum.undeclared), &|g| g.sum.undeclared > 0),
@@ -72,7 +64,7 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
 pub fn checked(figures: &Figures) -> String {
     let (reference, compared) = (&figures.reference, &figures.compared);
     format!(
-        "{} books compared with GET /v1/markets/{{id}}, {} differ; one client decoded everything of {} markets: {} deltas, {} stops, {} checksums and digests agreed, {} wrong, {} stale opens",
+        "{} books compared with GET /v1/markets/{{id}}, {} differ; clients that decode everything, one of each group, followed {} markets: {} deltas, {} stops, {} checksums and digests agreed, {} wrong, {} stale opens",
         compared.equal + compared.wrong.len() as u64,
         compared.wrong.len(),
         reference.markets,
@@ -84,13 +76,20 @@ pub fn checked(figures: &Figures) -> String {
     )
 }
 
+/// Longest problem that is a verdict, letters.
+const SENTENCE: usize = 120;
+
 /// The verdict, in a sentence.
 #[must_use]
 pub fn verdict(figures: &Figures) -> String {
-    match figures.problems.first() {
-        None => "every book is right".into(),
-        Some(first) if figures.problems.len() == 1 => first.clone(),
-        Some(first) => format!("{first} (and {} more)", figures.problems.len() - 1),
+    let Some(first) = figures.problems.first() else { return "every book is right".into() };
+    let first = match first.char_indices().nth(SENTENCE) {
+        Some((at, _)) => format!("{}…", &first[..at]),
+        None => first.clone(),
+    };
+    match figures.problems.len() {
+        1 => first,
+        count => format!("{first} (and {} more)", count - 1),
     }
 }
 
