@@ -252,7 +252,7 @@ async fn what_is_wrong_on_the_way_fails_the_run() {
     for (spoil, part) in [
         (other_checksums as fn(&mut [u8], bool), "the gateway says"),
         (other_books, "the gateway says"),
-        (other_documents, "books were not those of GET /v1/markets/{id}"),
+        (other_documents, "books were not found to be those of GET /v1/markets/{id}"),
     ] {
         let address = spoiling(lively.address.clone(), spoil).await;
         let folder = TempDir::new().unwrap();

@@ -2,126 +2,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-
 use super::BUSY;
+pub use super::counts::{Histogram, Sum, histogram, quantile_ms};
 use super::group::Second;
-use crate::fleet::Totals;
+use super::reference::Outcome;
 use crate::scenario::{Group, Scenario};
 
-/// Latencies, µs.
-pub type Histogram = hdrhistogram::Histogram<u64>;
-
-/// Highest value of a histogram, µs, and its precision in digits: those of the fleet.
-const HIGHEST: u64 = 60_000_000;
-const DIGITS: u8 = 3;
-
-/// An empty histogram.
-///
-/// # Errors
-/// Never: its bounds are right.
-pub fn histogram() -> anyhow::Result<Histogram> {
-    Histogram::new_with_bounds(1, HIGHEST, DIGITS).context("a histogram")
-}
-
-/// A quantile in ms; `None` of nothing.
-#[must_use]
-pub fn quantile_ms(histogram: &Histogram, share: f64) -> Option<f64> {
-    (!histogram.is_empty()).then(|| histogram.value_at_quantile(share) as f64 / 1e3)
-}
-
-/// What a fleet counted. What can be wrong counts from the first connect on, the rest only while it is measured.
-#[derive(Debug, Clone)]
-pub struct Sum {
-    /// Deltas that brought a client on.
-    pub deliveries: u64,
-    /// Frames of any kind.
-    pub frames: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Reads that brought something.
-    pub reads: u64,
-    /// Snapshots.
-    pub snapshots: u64,
-    /// Gaps that the gateway declared.
-    pub declared: u64,
-    /// Gaps that it did not.
-    pub undeclared: u64,
-    /// Heartbeats whose digest agreed.
-    pub digests: u64,
-    /// Those whose digest did not.
-    pub wrong_digests: u64,
-    /// Connections that ended though nobody wished it.
-    pub closed: u64,
-    /// Due to delivered, µs, of feeds whose changes say when they were due.
-    pub latency: Histogram,
-    /// From the connect to the last first book, µs.
-    pub ready: Histogram,
-}
-
-impl Sum {
-    /// Nothing yet.
-    ///
-    /// # Errors
-    /// Never: the bounds of histograms are right.
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            deliveries: 0,
-            frames: 0,
-            bytes: 0,
-            reads: 0,
-            snapshots: 0,
-            declared: 0,
-            undeclared: 0,
-            digests: 0,
-            wrong_digests: 0,
-            closed: 0,
-            latency: histogram()?,
-            ready: histogram()?,
-        })
-    }
-
-    /// A fleet's, of a time that was measured or not.
-    #[must_use]
-    pub fn of(totals: &Totals, measured: bool) -> Self {
-        let counted = |count: u64| if measured { count } else { 0 };
-        let mut latency = totals.latency.clone();
-        if !measured {
-            latency.reset();
-        }
-        Self {
-            deliveries: counted(totals.deltas),
-            frames: counted(totals.frames),
-            bytes: counted(totals.bytes),
-            reads: counted(totals.reads),
-            snapshots: totals.snapshots,
-            declared: totals.declared,
-            undeclared: totals.undeclared,
-            digests: totals.digests,
-            wrong_digests: totals.wrong_digests,
-            closed: totals.closed,
-            latency,
-            ready: totals.ready.clone(),
-        }
-    }
-
-    /// Adds another.
-    pub fn add(&mut self, other: &Self) {
-        self.deliveries += other.deliveries;
-        self.frames += other.frames;
-        self.bytes += other.bytes;
-        self.reads += other.reads;
-        self.snapshots += other.snapshots;
-        self.declared += other.declared;
-        self.undeclared += other.undeclared;
-        self.digests += other.digests;
-        self.wrong_digests += other.wrong_digests;
-        self.closed += other.closed;
-        // Both have the same bounds, so that they always fit.
-        let _ = self.latency.add(&other.latency);
-        let _ = self.ready.add(&other.ready);
-    }
-}
+/// Seconds without anything, though every client is owed a heartbeat in each, that fail a run.
+const SILENT: usize = 3;
 
 /// What is known of one group, or of all.
 #[derive(Debug, Clone)]
@@ -295,12 +183,21 @@ pub struct Point {
     pub cpu: f64,
     /// Everything that was wrong so far.
     pub wrong: u64,
+    frames: u64,
     latency: Histogram,
 }
 
 impl Point {
     pub(super) fn new() -> anyhow::Result<Self> {
-        Ok(Self { deliveries: 0.0, bytes: 0.0, p99_ms: None, cpu: 0.0, wrong: 0, latency: histogram()? })
+        Ok(Self {
+            deliveries: 0.0,
+            bytes: 0.0,
+            p99_ms: None,
+            cpu: 0.0,
+            wrong: 0,
+            frames: 0,
+            latency: histogram()?,
+        })
     }
 
     pub(super) fn add(&mut self, second: &Second) {
@@ -308,6 +205,7 @@ impl Point {
         self.bytes += second.sum.bytes as f64 / second.took;
         self.cpu = self.cpu.max(second.cpu);
         self.wrong += second.wrong;
+        self.frames += second.sum.frames;
         // Both have the same bounds, so that they always fit.
         let _ = self.latency.add(&second.sum.latency);
     }
@@ -399,17 +297,17 @@ impl Figures {
         *group = figures;
     }
 
-    /// Takes over what the clients saw that are looked at closely, one of each group.
-    pub(super) fn watched(&mut self, all: Vec<(ReferenceFigures, Vec<Option<f64>>)>) {
-        for (figures, seconds) in all {
-            self.reference.add(&figures);
-            self.reference_latencies.push(figures.latency);
-            self.reference_seconds.resize(self.reference_seconds.len().max(seconds.len()), None);
-            for (highest, p99) in self.reference_seconds.iter_mut().zip(seconds) {
-                // Something is above nothing.
-                if p99 > *highest {
-                    *highest = p99;
-                }
+    /// Takes over what the client saw that is looked at closely, group by group.
+    pub(super) fn watched(&mut self, outcome: Outcome) {
+        let Outcome { figures, seconds, problem } = outcome;
+        self.reference.add(&figures);
+        self.reference_latencies.push(figures.latency);
+        self.problems.extend(problem);
+        self.reference_seconds.resize(self.reference_seconds.len().max(seconds.len()), None);
+        for (highest, p99) in self.reference_seconds.iter_mut().zip(seconds) {
+            // Something is above nothing.
+            if p99 > *highest {
+                *highest = p99;
             }
         }
     }
@@ -457,7 +355,13 @@ impl Figures {
     }
 
     fn judge(&mut self) {
+        let silent = self.points.split(|point| point.frames > 0).map(<[Point]>::len).max().unwrap_or(0);
         let (all, problems) = (&self.all, &mut self.problems);
+        if silent >= SILENT {
+            problems.push(format!(
+                "for {silent} s nothing came, be it a heartbeat: every page shows itself stale"
+            ));
+        }
         let mut note = |count: u64, what: &str| {
             if count > 0 {
                 problems.push(format!("{count} {what}"));
@@ -474,7 +378,7 @@ impl Figures {
             self.reference.stale_opens,
             "stale opens: a market was tradable until a price said that it was not",
         );
-        note(self.compared.wrong.len() as u64, "books were not those of GET /v1/markets/{id}");
+        note(self.compared.wrong.len() as u64, "books were not found to be those of GET /v1/markets/{id}");
         problems.extend(self.compared.wrong.iter().cloned());
         if all.wrong > 0 {
             let other = all.wrong.saturating_sub(all.sum.undeclared + all.sum.wrong_digests);

@@ -40,8 +40,12 @@ impl Catalogue {
     /// # Errors
     /// If it can't be reached, or has nothing.
     pub async fn fetch(address: &str) -> anyhow::Result<Self> {
-        let mut client = WsClient::connect(address, Codec::Json, "?catalogue=1").await.with_context(|| {
-            format!("no gateway answers at {address}; one with markets inside is started by: cargo run --release")
+        let connected = WsClient::connect(address, Codec::Json, "?catalogue=1");
+        let connected = tokio::time::timeout(WITHIN, connected).await;
+        let mut client = connected.context("no answer in time").flatten().with_context(|| {
+            format!(
+                "no gateway answers at {address}; one with markets inside is started by: cargo run --release"
+            )
         })?;
         let come = client.until(WITHIN, "the catalogue", |f| !f.catalogue.is_empty()).await;
         come.context("the gateway has no market")?;

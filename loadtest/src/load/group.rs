@@ -193,7 +193,7 @@ impl Group {
         let mut why = first.unwrap_or_else(|| format!("{error:#}"));
         if why.contains("HTTP/1.1 503") {
             why.push_str(
-                "; the gateway limits connects from one address: lower --ramp, or raise its --connects-per-ip",
+                "; it limits connects from one address: lower --ramp, or raise its --connects-per-ip",
             );
         }
         teller.say(Told::Failed(why, Box::new(self.figures.clone())))
@@ -209,7 +209,9 @@ impl Group {
         self.figures.ready = self.fleet.ready();
         let found = self.fleet.findings();
         self.figures.wrong = found.wrong;
-        self.figures.mistakes.clone_from(&found.mistakes);
+        // Of an answer that was none, the first line says enough.
+        let line = |mistake: &String| mistake.lines().next().unwrap_or_default().to_owned();
+        self.figures.mistakes = found.mistakes.iter().map(line).collect();
         self.figures.checksums = found.checksums;
         self.figures.compared = found.compared;
         self.figures.not_compared = found.not_compared;
@@ -230,7 +232,7 @@ impl Group {
             let share = (spent - cpu) / took;
             self.figures.cpu_s += spent - cpu;
             self.figures.busiest = self.figures.busiest.max(share);
-            let wrong = self.figures.wrong;
+            let wrong = self.figures.wrong + self.figures.sum.closed;
             teller.say(Told::Second(Box::new(Second { at, took, sum, cpu: share, wrong })))?;
             (last, cpu) = (now, spent);
         }

@@ -1,6 +1,7 @@
 //! A run: the catalogue, the groups of clients, each a [`Fleet`](crate::fleet::Fleet) on a thread of its own, and one client
 //! of each that is looked at closely ([`reference`]); in the end the documents.
 
+pub mod counts;
 pub mod figures;
 pub mod follows;
 pub mod group;
@@ -29,6 +30,8 @@ use reference::Reference;
 const SAMPLE: usize = 5;
 /// How long a client and a document may take to stand at the same place.
 const COMPARE_WITHIN: Duration = Duration::from_secs(15);
+/// How long a document may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Each pings so often, as a browser does.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// What else is open beside the clients' sockets.
@@ -164,10 +167,10 @@ impl Stage<'_, '_> {
         let outcome = self.connect().and_then(|()| {
             let references = closely.into_iter().map(Reference::start).collect::<anyhow::Result<Vec<_>>>()?;
             let done = self.measure(&references);
-            let watched: anyhow::Result<Vec<_>> = references.into_iter().map(Reference::finish).collect();
-            done?;
-            self.figures.watched(watched.context("the client that is looked at closely")?);
-            Ok(())
+            for reference in references {
+                self.figures.watched(reference.finish()?);
+            }
+            done
         });
         // A failed run has its figures too, up to where it failed.
         if let Err(error) = outcome {
@@ -175,6 +178,9 @@ impl Stage<'_, '_> {
             if !self.figures.problems.contains(&why) {
                 self.figures.problems.push(why);
             }
+        }
+        // Nor is there anything to compare then.
+        if !self.figures.problems.is_empty() {
             return Ok(());
         }
         for (number, markets) in followed.iter().enumerate() {
@@ -254,7 +260,12 @@ impl Stage<'_, '_> {
         let begun = Instant::now();
         self.order(number, Order::Watch(market.clone()))?;
         while begun.elapsed() < COMPARE_WITHIN {
-            let response = self.runtime.block_on(get(&self.scenario.address, &path, &[]))?;
+            let answer = get(&self.scenario.address, &path, &[]);
+            let answer = async { tokio::time::timeout(ANSWER_WITHIN, answer).await };
+            let response = self
+                .runtime
+                .block_on(answer)
+                .with_context(|| format!("GET {path} is not answered within {ANSWER_WITHIN:?}"))??;
             if response.status == 404 {
                 return Ok(false);
             }

@@ -43,8 +43,16 @@ enum Phase {
     Over,
 }
 
-/// What it found, and its latency of 99 of a hundred second by second.
-type Outcome = (ReferenceFigures, Vec<Option<f64>>);
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it found.
+    pub figures: ReferenceFigures,
+    /// Its latency of 99 of a hundred, ms, second by second.
+    pub seconds: Vec<Option<f64>>,
+    /// Why it did not go on to the end.
+    pub problem: Option<String>,
+}
 
 /// The client, on a thread of its own.
 #[derive(Debug)]
@@ -72,7 +80,9 @@ impl Reference {
                 let worked = begun.is_ok();
                 // Fails only where nobody waits for it any more.
                 let _ = ready.send(worked);
-                Watcher::new(plan, begun?, shared)?.follow(phases).await
+                let mut watcher = Watcher::new(plan, begun?, shared)?;
+                let ended = watcher.follow(phases).await;
+                Ok(watcher.conclude(ended.err()))
             })
         };
         let thread =
@@ -101,7 +111,7 @@ impl Reference {
     /// Ends it, and hears what it found.
     ///
     /// # Errors
-    /// If it could not go on to the end.
+    /// If it never began.
     pub fn finish(self) -> anyhow::Result<Outcome> {
         self.phase.send_replace(Phase::Over);
         self.thread.join().unwrap_or_else(|_| bail!("it panicked"))
@@ -109,7 +119,8 @@ impl Reference {
 }
 
 async fn begin(plan: &Plan) -> anyhow::Result<WsClient> {
-    let mut client = WsClient::connect(&plan.address, plan.codec, "").await?;
+    let connected = WsClient::connect(&plan.address, plan.codec, "");
+    let mut client = tokio::time::timeout(READY_WITHIN, connected).await.context("no answer in time")??;
     client.subscribe(&plan.markets, plan.view, plan.conflate, Resume::default()).await?;
     // Those that ended meanwhile are not held any more.
     let come = |f: &crate::follow::Followed| f.markets().all(|(_, market)| market.book().is_some());
@@ -145,11 +156,11 @@ impl Watcher {
         Ok(watcher)
     }
 
-    async fn follow(mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<Outcome> {
+    async fn follow(&mut self, mut phases: watch::Receiver<Phase>) -> anyhow::Result<()> {
         loop {
             let phase = *phases.borrow_and_update();
             let end_of_second = match phase {
-                Phase::Over => break,
+                Phase::Over => return Ok(()),
                 Phase::Waiting => None,
                 Phase::Measuring(begun) => {
                     let next = Duration::from_secs(self.seconds.len() as u64 + 1);
@@ -166,7 +177,7 @@ impl Watcher {
                 biased;
                 changed = phases.changed() => {
                     if changed.is_err() {
-                        break;
+                        return Ok(());
                     }
                 }
                 () = until => self.second_is_over(),
@@ -179,12 +190,21 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    fn conclude(mut self, problem: Option<anyhow::Error>) -> Outcome {
+        // The second in which it ended is not whole, but what was measured in it was.
+        if !self.second.is_empty() {
+            self.second_is_over();
+        }
+        self.p99.store(0, Ordering::Relaxed);
         let counts = self.client.followed.counts;
         self.figures.deltas = counts.deltas;
         self.figures.stops = counts.stops;
         self.figures.agreed = counts.checked + counts.digests;
         self.figures.wrong = counts.mismatches + counts.digest_mismatches + (counts.gaps - counts.declared);
-        Ok((self.figures, self.seconds))
+        let problem = problem.map(|error| format!("the client that is looked at closely: {error:#}"));
+        Outcome { figures: self.figures, seconds: self.seconds, problem }
     }
 
     fn second_is_over(&mut self) {

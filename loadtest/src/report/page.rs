@@ -60,7 +60,7 @@ fn tiles(page: &mut String, figures: &Figures) {
         (bytes(all.per_second(all.sum.bytes).round()), "read a second"),
         (latency(0.5), "latency, p50"),
         (latency(0.99), "latency, p99"),
-        (percent(figures.groups.iter().map(|group| group.cpu()).fold(0.0, f64::max)), "tester's busiest CPU"),
+        (percent(figures.groups.iter().map(|group| group.cpu()).fold(0.0, f64::max)), "tester's CPU"),
     ] {
         let _ = writeln!(page, "<div class=\"tile\"><b>{}</b><span>{name}</span></div>", escaped(&value));
     }
@@ -100,7 +100,11 @@ fn notes(page: &mut String, figures: &Figures) {
 fn plots(page: &mut String, figures: &Figures) {
     let drawn = |title: &str, what: &str, svg: Option<String>| {
         let svg = svg.unwrap_or_else(|| "<p class=\"none\">Nothing was measured.</p>\n".into());
-        format!("<section><h2>{}</h2><p>{}</p>\n{svg}</section>\n", escaped(title), escaped(what))
+        format!(
+            "<section><h2>{}</h2><p>{}</p>\n<div class=\"wide\">{svg}</div></section>\n",
+            escaped(title),
+            escaped(what)
+        )
     };
     let values = |of: fn(&Point) -> Option<f64>| figures.points.iter().map(of).collect::<Vec<_>>();
     let from = sentence(figures.latency_from.described());

@@ -245,11 +245,8 @@ pub fn over_time(label: &str, shows: Shows, values: &[Option<f64>]) -> Option<St
     let seconds = values.len();
     let place = |second: f64| if seconds > 1 { (second - 1.0) / (seconds - 1) as f64 } else { 0.5 };
     let stride = (step(seconds as f64 * 0.6) as usize).max(1);
-    for second in std::iter::once(1).chain((stride..=seconds).step_by(stride)) {
-        // The first one has its place beside no other.
-        if second == 1 && stride == 1 && seconds > 1 {
-            continue;
-        }
+    let first = (stride > 1).then_some(1);
+    for second in first.into_iter().chain((stride..=seconds).step_by(stride)) {
         frame.mark_below(&mut svg, place(second as f64), &second.to_string(), false);
     }
     frame.caption(&mut svg, "second");

@@ -77,7 +77,7 @@ pub fn checked(figures: &Figures) -> String {
 }
 
 /// Longest problem that is a verdict, letters.
-const SENTENCE: usize = 120;
+const SENTENCE: usize = 180;
 
 /// The verdict, in a sentence.
 #[must_use]
