@@ -114,7 +114,7 @@ impl Engine {
         if meta.source != *source {
             return self.check_owner(source, market);
         }
-        let (shard, held) = (meta.shard, meta.own.is_some());
+        let shard = meta.shard;
         if meta.unconfirmed {
             // Only an image makes it whole again; until then it stays suspended.
             let open = Some(MarketStatus::Open.code());
@@ -123,9 +123,7 @@ impl Engine {
                     && (*f != MarketField::Status || v.as_ref().and_then(Value::int) != open)
             });
         }
-        if held {
-            self.hold_change(market, &mut delta);
-        }
+        let own = self.hold_change(market, &mut delta);
         // Without an event a market is one of its own.
         if delta.get(MarketField::Event) == Some(None) {
             delta.set(MarketField::Event, Some(Value::Text(market.clone())));
@@ -139,6 +137,7 @@ impl Engine {
                 book.apply(&delta, 0);
                 self.check_terminal(market, &book, rollback)?;
                 self.relocate(source, market, event.clone(), home, book, times)?;
+                self.keep_own(market, own);
                 self.hold_again(market, times);
                 return Ok(());
             }
@@ -157,6 +156,7 @@ impl Engine {
             self.shard_mut(shard).sequencer.change(source, market, delta, rollback, times)?
         };
         self.push(shard, market, entry, times);
+        self.keep_own(market, own);
         if let Some(event) = event {
             self.rehome(market, event, shard);
             self.hold_again(market, times);

@@ -140,12 +140,13 @@ impl Engine {
         Some(own)
     }
 
-    /// The same of a change.
-    pub(super) fn hold_change(&mut self, market: &MarketId, delta: &mut Delta) {
-        let Some(own) = self.markets.get_mut(market).and_then(|meta| meta.own.as_mut()) else { return };
+    /// The same of a change. What its source says of it is to be kept once the change is accepted: one that is refused
+    /// says nothing.
+    pub(super) fn hold_change(&self, market: &MarketId, delta: &mut Delta) -> Option<Own> {
+        let mut own = self.markets.get(market)?.own.clone()?;
         let (reason, status) = (delta.get(MarketField::Reason), delta.get(MarketField::Status));
         if reason.is_none() && status.is_none() {
-            return;
+            return None;
         }
         if let Some(reason) = reason {
             own.reason = reason.cloned();
@@ -162,6 +163,14 @@ impl Engine {
             delta.set(MarketField::Status, status);
         }
         delta.set(MarketField::Reason, reason);
+        Some(own)
+    }
+
+    /// Keeps what the source of a held market says of it.
+    pub(super) fn keep_own(&mut self, market: &MarketId, own: Option<Own>) {
+        if let (Some(meta), Some(own)) = (self.markets.get_mut(market), own) {
+            meta.own = Some(own);
+        }
     }
 
     /// A market's event changed: it may be held by that now, or not any more.

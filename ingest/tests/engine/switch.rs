@@ -82,6 +82,23 @@ fn a_stop_of_the_source_outlasts_the_operators() {
 }
 
 #[test]
+fn a_refused_change_of_a_held_market_is_not_what_its_source_says() {
+    let (_, mut engine, a) = running();
+    say(&mut engine, &a, image("1.1", "e1"));
+    engine.handle_ledger(&ledger(&[act(Action::Suspend, "all", 1)]), 1);
+    say(&mut engine, &a, set("1.1", MarketField::Status, MarketStatus::Closed.code()));
+    // A market that is over opens by a rollback alone; the stop then finds nothing to stop.
+    say(&mut engine, &a, set("1.1", MarketField::Status, MarketStatus::Open.code()));
+    say(
+        &mut engine,
+        &a,
+        Update::Stop { event: "e1".into(), scope: StopScope::Event, reason: Some("goal".into()) },
+    );
+    say(&mut engine, &a, set("1.1", MarketField::Status, MarketStatus::Closed.code()));
+    assert_eq!((status(&engine, "1.1"), reason(&engine, "1.1")), (MarketStatus::Closed, None));
+}
+
+#[test]
 fn a_market_that_comes_later_is_held_by_its_source_and_its_event() {
     let (_, mut engine, a) = running();
     engine.handle_ledger(
