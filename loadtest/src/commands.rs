@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use clap::{Parser, Subcommand};
 use tictac_gateway::settings::Settings;
 
-use crate::bench::{self, pin};
+use crate::bench::{self, pin, table};
 use crate::orders::Orders;
-use crate::table;
 
 /// Names that begin a command rather than an address.
 pub const NAMES: [&str; 3] = ["bench", "floor", "serve"];

@@ -78,7 +78,7 @@ pub fn serve(address: SocketAddr, length: usize, orders: &Orders) -> anyhow::Res
         match orders.take() {
             Some(Order::Quit) => return Ok(()),
             Some(Order::Markets(count)) => println!("ready {count}"),
-            Some(Order::Pulse { rate, seconds, markets, skew }) => {
+            Some(Order::Pulse { rate, seconds, markets, skew, .. }) => {
                 pulse = Some(Pulse::new(now_us(), rate, Duration::from_secs_f64(seconds), markets, skew));
             }
             None => {}

@@ -8,7 +8,7 @@
 //!
 //! For measuring there are thousands of clients on one thread ([`fleet`]), changes that are due at exact times ([`pulse`]), the
 //! gateway ([`serve`]) and the least program that could do its job ([`floor`]) as processes that are told what to bring
-//! ([`orders`]), and their turns ([`bench`], [`table`]).
+//! ([`orders`]), and their turns ([`bench`]).
 
 pub mod bench;
 pub mod commands;
@@ -27,5 +27,4 @@ pub mod scenario;
 pub mod serve;
 pub mod settings;
 pub mod stream;
-pub mod table;
 pub mod websocket;

@@ -12,7 +12,7 @@ const WAITING: usize = 16;
 pub enum Order {
     /// `markets COUNT`
     Markets(usize),
-    /// `pulse RATE SECONDS MARKETS SKEW`
+    /// `pulse RATE SECONDS MARKETS SKEW STOPS`
     Pulse {
         /// Changes a second.
         rate: f64,
@@ -22,6 +22,8 @@ pub enum Order {
         markets: usize,
         /// Zipf's exponent.
         skew: f64,
+        /// Stops a second, of the first market.
+        stops: f64,
     },
     /// `quit`, or the end of the input.
     Quit,
@@ -33,8 +35,8 @@ impl Order {
     pub fn line(&self) -> String {
         match self {
             Self::Markets(count) => format!("markets {count}\n"),
-            Self::Pulse { rate, seconds, markets, skew } => {
-                format!("pulse {rate} {seconds} {markets} {skew}\n")
+            Self::Pulse { rate, seconds, markets, skew, stops } => {
+                format!("pulse {rate} {seconds} {markets} {skew} {stops}\n")
             }
             Self::Quit => "quit\n".into(),
         }
@@ -60,9 +62,10 @@ impl Order {
                 seconds: number(2)?,
                 markets: number(3)? as usize,
                 skew: number(4)?,
+                stops: number(5)?,
             }),
             Some("quit") => Ok(Self::Quit),
-            _ => Err(format!("{line:?}: markets COUNT, pulse RATE SECONDS MARKETS SKEW or quit")),
+            _ => Err(format!("{line:?}: markets COUNT, pulse RATE SECONDS MARKETS SKEW STOPS or quit")),
         }
     }
 }
@@ -112,11 +115,11 @@ mod tests {
 
     #[test]
     fn an_order_is_read_as_it_is_written() {
-        let pulse = Order::Pulse { rate: 0.5, seconds: 2.5, markets: 20, skew: 1.0 };
+        let pulse = Order::Pulse { rate: 0.5, seconds: 2.5, markets: 20, skew: 1.0, stops: 2.0 };
         for order in [Order::Markets(7), pulse, Order::Quit] {
             assert_eq!(Order::read(&order.line()), Ok(order));
         }
-        for bad in ["", "pulse", "pulse x 1 1 1", "pulse 1 1 1 -1", "stop"] {
+        for bad in ["", "pulse", "pulse x 1 1 1 0", "pulse 1 1 1 -1 0", "pulse 1 1 1 1", "stop"] {
             assert!(Order::read(bad).is_err(), "{bad}");
         }
     }

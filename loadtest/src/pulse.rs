@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tictac_ingest::update::Update;
+use tictac_ingest::update::{StopScope, Update};
 use tictac_proto::model::{
     Book, Delta, MarketField, MarketId, MarketStatus, SelectionField, SelectionKey, Side,
 };
@@ -35,11 +35,15 @@ pub fn market(number: usize) -> MarketId {
     format!("pulse-{number:05}").as_str().into()
 }
 
+fn event(number: usize) -> String {
+    format!("pulse-e{number:05}")
+}
+
 /// A market as it begins: one event each, two selections, ten levels a side.
 #[must_use]
 pub fn image(number: usize) -> Update {
     let mut book = Book::default();
-    let event = format!("pulse-e{number:05}");
+    let event = event(number);
     for (field, text) in [
         (MarketField::Event, event.as_str()),
         (MarketField::EventName, "Pulse"),
@@ -70,6 +74,34 @@ pub fn image(number: usize) -> Update {
 pub fn due_of(delta: &Delta) -> Option<i64> {
     let back = delta.selections.iter().flat_map(|(_, s)| s.ladder(Side::Back).levels.iter());
     back.map(|(_, size)| *size).filter(|size| *size > SINCE_2020).max()
+}
+
+/// How the reason of a stop begins, which then says when it was due.
+const STOP: &str = "pulse ";
+
+/// A stop of a market that was due then.
+#[must_use]
+pub fn stop(number: usize, due: i64) -> Update {
+    let (event, reason) = (event(number), format!("{STOP}{due}"));
+    Update::Stop {
+        event: event.as_str().into(),
+        scope: StopScope::Event,
+        reason: Some(reason.as_str().into()),
+    }
+}
+
+/// The market is open again.
+#[must_use]
+pub fn open(number: usize) -> Update {
+    let mut delta = Delta::default();
+    delta.set(MarketField::Status, Some(MarketStatus::Open.code().into()));
+    Update::Change { market: market(number), delta, rollback: false }
+}
+
+/// The time that a stop was due by its reason, µs since 1970; `None` where it is another's.
+#[must_use]
+pub fn due_of_stop(reason: &str) -> Option<i64> {
+    reason.strip_prefix(STOP)?.parse().ok()
 }
 
 /// What is due when.

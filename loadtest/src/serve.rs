@@ -55,9 +55,10 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
                 runtime.block_on(listed(&gateway.address.to_string(), count))?;
                 println!("ready {count}");
             }
-            Order::Pulse { rate, seconds, markets, skew } => {
-                let time = Duration::from_secs_f64(seconds);
-                let count = outlet.pulse(Pulse::new(now_us(), rate, time, markets, skew))?;
+            Order::Pulse { rate, seconds, markets, skew, stops } => {
+                let (time, begun) = (Duration::from_secs_f64(seconds), now_us());
+                let stops = (stops > 0.0).then(|| Stops { next: begun, gap: 1e6 / stops, is_open: true });
+                let count = outlet.pulse(Pulse::new(begun, rate, time, markets, skew), stops)?;
                 println!("done {count}");
             }
             Order::Quit => break,
@@ -92,13 +93,17 @@ impl Outlet {
         self.input.blocking_send(message).context("the engine has ended")
     }
 
-    /// Says what is due, when it is due, until there is no more.
-    fn pulse(&mut self, mut pulse: Pulse) -> anyhow::Result<u64> {
+    /// Says what is due, when it is due, until there is no more; in the end the first market is open.
+    fn pulse(&mut self, mut pulse: Pulse, mut stops: Option<Stops>) -> anyhow::Result<u64> {
         let mut due = VecDeque::new();
         while let Some(next) = pulse.next_due() {
+            let next = stops.as_ref().map_or(next, |stops| next.min(stops.next));
             let now = now_us();
             if next > now {
                 std::thread::sleep(Duration::from_micros(u64::try_from(next - now).unwrap_or(0)));
+            }
+            if let Some((update, at)) = stops.as_mut().and_then(|stops| stops.take_due(now_us())) {
+                self.say(vec![update], at)?;
             }
             pulse.take_due(now_us(), &mut due);
             let (mut updates, mut first) = (Vec::with_capacity(due.len()), None);
@@ -110,6 +115,32 @@ impl Outlet {
                 self.say(updates, first)?;
             }
         }
+        if stops.is_some_and(|stops| !stops.is_open) {
+            self.say(vec![pulse::open(0)], now_us())?;
+        }
         Ok(pulse.count())
+    }
+}
+
+/// The first market is stopped again and again, and open half of the time.
+struct Stops {
+    /// When the next stop, or opening, is due, µs since 1970.
+    next: i64,
+    /// From a stop to the next, µs.
+    gap: f64,
+    is_open: bool,
+}
+
+impl Stops {
+    /// What is due by now, and when it was.
+    fn take_due(&mut self, now: i64) -> Option<(Update, i64)> {
+        let due = self.next;
+        if now < due {
+            return None;
+        }
+        let update = if self.is_open { pulse::stop(0, due) } else { pulse::open(0) };
+        self.is_open = !self.is_open;
+        self.next += (self.gap / 2.0) as i64;
+        Some((update, due))
     }
 }

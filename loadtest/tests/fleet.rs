@@ -4,11 +4,16 @@
 
 use std::path::Path;
 
-use tictac_loadtest::bench::{Case, Measured, Who, measure};
+use tictac_loadtest::bench::fanout::{Measured, measure};
+use tictac_loadtest::bench::slow::slow;
+use tictac_loadtest::bench::storm::storm;
+use tictac_loadtest::bench::{Case, Kind, Who};
+use tictac_loadtest::fleet::Transport;
 use tictac_proto::wire::{Codec, Conflate};
 
 fn case(clients: usize, markets: usize, each: usize, codec: Codec, conflate: Conflate) -> Case {
     Case {
+        kind: Kind::FanOut,
         name: "test".into(),
         clients,
         markets,
@@ -16,6 +21,7 @@ fn case(clients: usize, markets: usize, each: usize, codec: Codec, conflate: Con
         skew: 0.0,
         rate: 200.0,
         seconds: 1.0,
+        transport: Transport::Ws,
         codec,
         conflate,
     }
@@ -36,6 +42,14 @@ fn every_change_comes_to_every_client_of_a_hot_market() {
 }
 
 #[test]
+fn every_change_comes_to_every_stream_too() {
+    let case = Case { transport: Transport::Sse, ..case(100, 3, 2, Codec::Json, Conflate::Raw) };
+    let measured = run(Who::Gateway, &case);
+    assert!((0.9..1.1).contains(&measured.share), "{measured:?}");
+    assert!(measured.p50 > 0.0 && measured.frame_bytes > 50.0);
+}
+
+#[test]
 fn who_follows_some_of_many_markets_gets_those() {
     let case = case(50, 40, 20, Codec::Json, Conflate::Raw);
     assert!(case.follows().iter().all(|markets| markets.len() == 20));
@@ -49,6 +63,31 @@ fn who_follows_some_of_many_markets_gets_those() {
 fn who_wants_to_hear_ten_times_a_second_does() {
     let measured = run(Who::Gateway, &case(50, 1, 1, Codec::Json, Conflate::Every(100)));
     assert!((0.02..0.2).contains(&measured.share), "ten of two hundred a second: {measured:?}");
+}
+
+#[test]
+fn who_is_cut_comes_back_to_where_it_was() {
+    for transport in [Transport::Ws, Transport::Sse] {
+        let case = Case { transport, ..case(100, 6, 2, Codec::Json, Conflate::Auto) };
+        let program = Path::new(env!("CARGO_BIN_EXE_tictac-loadtest"));
+        let back = storm(program, Who::Gateway, &case, None).unwrap();
+        assert_eq!((back.exact + back.caught_up, back.snapshots), (200, 0), "{transport:?} {back:?}");
+        assert!(back.accepts > 0.0 && back.took > 0.0 && back.cpu > 0.0);
+    }
+}
+
+#[test]
+fn who_reads_slowly_knows_it_and_holds_up_nobody() {
+    let case = Case { rate: 100.0, seconds: 6.0, ..case(40, 1, 1, Codec::Json, Conflate::Auto) };
+    let program = Path::new(env!("CARGO_BIN_EXE_tictac-loadtest"));
+    // Two of forty read 2 KiB a second of what is a dozen times as much, and one nothing; that none takes old prices for
+    // live ones was seen there.
+    let with = slow(program, &case, true, None).unwrap();
+    assert!((0.5..=1.1).contains(&with.share), "{with:?}");
+    assert_eq!((with.slow, with.slowness.aware), (3, 3), "{with:?}");
+    assert!(with.slow_deltas > 0.0 && with.slowness.data_age > 2_500 && with.stop_p99 > 0.0, "{with:?}");
+    let without = slow(program, &case, false, None).unwrap();
+    assert_eq!((without.slow, without.slowness.aware), (0, 0), "{without:?}");
 }
 
 #[test]

@@ -6,17 +6,22 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+use tictac_gateway::transports::sse::market_cursor;
 use tictac_proto::checksum::mix;
+use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
-use tictac_proto::wire::{Codec, Resume, Scope, Subscribe, Up};
+use tictac_proto::wire::{Codec, Conflate, Resume, Scope, Subscribe, Up};
 
 use super::frames::{self, Cut};
 use super::judge::{Judge, Place, Seen};
-use super::{Plan, Totals};
+use super::{Pace, Plan, Totals, Transport, events};
 use crate::pulse::now_us;
 
 /// Reads in one turn of the loop.
 const READS: usize = 4;
+/// What the system may receive for a client that reads slowly, bytes.
+const SLOW_BUFFER: usize = 4_096;
 /// Longest answer to an upgrade.
 const MAX_HEAD: usize = 4_096;
 
@@ -43,8 +48,9 @@ enum State {
 struct Held {
     place: Place,
     at: Position,
-    stop: Position,
     in_gap: bool,
+    /// It is not known yet, or not known since the last connect, where the gateway stands.
+    awaited: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +65,60 @@ pub(super) struct Client {
     rest: Vec<u8>,
     held: Vec<Held>,
     missing: usize,
+    /// The newest ping that was echoed, ms of the fleet's clock.
+    echo: i64,
+    /// When the newest change that it has was due, µs since 1970.
+    due: i64,
+}
+
+/// A new connection, whose answer is not waited for.
+fn dialled(plan: &Plan, number: usize, registry: &Registry) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(plan.address)?;
+    if plan.pace(number) != Pace::Full {
+        // What the network takes for it is not to hide how slow it is.
+        SockRef::from(&stream).set_recv_buffer_size(SLOW_BUFFER)?;
+    }
+    registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+    Ok(stream)
+}
+
+/// The first that a client says.
+fn asked(plan: &Plan, held: &[Held], judge: &Judge) -> Vec<u8> {
+    let address = plan.address;
+    if plan.transport == Transport::Sse && !plan.floor {
+        let markets: Vec<&str> = held.iter().map(|held| &**judge.market(held.place)).collect();
+        let mut query = format!(
+            "market={}&view={}&conflate={}",
+            markets.join(","),
+            plan.view.depth().map_or("all".to_owned(), |depth| depth.to_string()),
+            match plan.conflate {
+                Conflate::Raw => "raw".to_owned(),
+                Conflate::Auto => "auto".to_owned(),
+                Conflate::Every(ms) => ms.to_string(),
+            }
+        );
+        let known = known(held, judge);
+        if !known.is_empty() {
+            query.push_str("&cursor=");
+            query.push_str(&market_cursor(&known));
+        }
+        return format!("GET /v1/sse?{query} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
+    }
+    let protocol = match plan.codec {
+        Codec::Json => "odds.v1.json",
+        Codec::Msgpack => "odds.v1.msgpack",
+    };
+    // The key is not random: nobody caches here, and a server may not care.
+    format!(
+        "GET /v1/ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGljdGFjdGljdGFjdGljdA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Where it stands, of the markets that it has.
+fn known(held: &[Held], judge: &Judge) -> Vec<(MarketId, Position)> {
+    let known = held.iter().filter(|held| !held.at.is_zero());
+    known.map(|held| (judge.market(held.place).clone(), held.at)).collect()
 }
 
 impl Client {
@@ -68,37 +128,46 @@ impl Client {
         judge: &mut Judge,
         registry: &Registry,
     ) -> std::io::Result<Self> {
-        let mut stream = TcpStream::connect(plan.address)?;
-        registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let markets = plan.markets.get(number).map_or(&[][..], |markets| markets);
-        let held: Vec<Held> = markets
-            .iter()
-            .map(|market| Held {
-                place: judge.place(market),
-                at: Position::ZERO,
-                stop: Position::ZERO,
-                in_gap: false,
-            })
-            .collect();
-        let protocol = match plan.codec {
-            Codec::Json => "odds.v1.json",
-            Codec::Msgpack => "odds.v1.msgpack",
-        };
-        // The key is not random: nobody caches here, and a server may not care.
-        let out = format!(
-            "GET /v1/ws HTTP/1.1\r\nhost: {}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGljdGFjdGljdGFjdGljdA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n",
-            plan.address
-        );
+        let held =
+            |market| Held { place: judge.place(market), at: Position::ZERO, in_gap: false, awaited: true };
+        let held: Vec<Held> = markets.iter().map(held).collect();
+        let out = asked(plan, &held, judge);
         Ok(Self {
-            stream,
+            stream: dialled(plan, number, registry)?,
             state: State::Upgrading,
             is_ready: false,
             begun: Instant::now(),
-            out: out.into_bytes(),
+            out,
             rest: Vec::new(),
             missing: held.len(),
             held,
+            echo: 0,
+            due: 0,
         })
+    }
+
+    /// Comes back after its connection ended, with the positions that it has.
+    pub(super) fn reconnect(
+        &mut self,
+        plan: &Plan,
+        number: usize,
+        judge: &Judge,
+        registry: &Registry,
+    ) -> std::io::Result<()> {
+        self.stream = dialled(plan, number, registry)?;
+        self.held.iter_mut().for_each(|held| (held.in_gap, held.awaited) = (false, true));
+        self.out = asked(plan, &self.held, judge);
+        self.rest = Vec::new();
+        (self.state, self.begun) = (State::Upgrading, Instant::now());
+        (self.is_ready, self.missing) = (false, self.held.len());
+        Ok(())
+    }
+
+    /// Ends its connection, as a network does: without a word.
+    pub(super) fn cut(&mut self) {
+        // It is to be as if it had never been: what is not sent is lost, and what has come is not read.
+        let _ = self.close();
     }
 
     /// The socket may take more.
@@ -136,7 +205,7 @@ impl Client {
 
     pub(super) fn ping(&mut self, plan: &Plan, time: i64) -> Step {
         // One that has not taken the last ones would only be sent more of them.
-        if self.state != State::Open || !self.out.is_empty() {
+        if self.state != State::Open || !self.out.is_empty() || plan.transport == Transport::Sse {
             return Step::Nothing;
         }
         self.say(plan, &Up::Ping { time })
@@ -151,14 +220,16 @@ impl Client {
         Step::Closed
     }
 
-    /// Reads and takes in what there is.
+    /// Reads and takes in what there is, at most so many bytes.
     pub(super) fn read(
         &mut self,
         plan: &Plan,
         buffer: &mut [u8],
+        most: usize,
         judge: &mut Judge,
         totals: &mut Totals,
     ) -> Step {
+        let mut left = most;
         if self.state == State::Closed {
             return Step::Nothing;
         }
@@ -166,7 +237,11 @@ impl Client {
         for _ in 0..READS {
             let kept = self.rest.len();
             buffer[..kept].copy_from_slice(&self.rest);
-            let count = match self.stream.read(&mut buffer[kept..]) {
+            let room = kept.saturating_add(left).min(buffer.len());
+            if room == kept {
+                return self.turned(was_ready, totals);
+            }
+            let count = match self.stream.read(&mut buffer[kept..room]) {
                 Ok(0) => return self.close(),
                 Ok(count) => count,
                 Err(error)
@@ -177,6 +252,7 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return self.close(),
             };
+            left -= count.min(left);
             totals.bytes += count as u64;
             totals.reads += 1;
             let filled = &buffer[..kept + count];
@@ -212,16 +288,18 @@ impl Client {
             let Some(end) = filled.windows(4).position(|four| four == b"\r\n\r\n") else {
                 return (filled.len() < MAX_HEAD).then_some(0);
             };
-            if !filled.starts_with(b"HTTP/1.1 101") {
+            let expected: &[u8] = if self.streams(plan) { b"HTTP/1.1 200" } else { b"HTTP/1.1 101" };
+            if !filled.starts_with(expected) {
                 judge.mistake(|| format!("not let in: {}", String::from_utf8_lossy(&filled[..end.min(200)])));
                 return None;
             }
+            totals.answered += 1;
             (taken, self.state) = (end + 4, State::Open);
             self.opened(plan, judge);
         }
-        let now = now_us();
+        let (now, streams) = (now_us(), self.streams(plan));
         loop {
-            match frames::cut(&filled[taken..]) {
+            match if streams { events::cut(&filled[taken..]) } else { frames::cut(&filled[taken..]) } {
                 Cut::Data(payload, length) => {
                     taken += length;
                     totals.frames += 1;
@@ -242,9 +320,17 @@ impl Client {
         }
     }
 
+    /// It hears events, and says nothing more.
+    fn streams(&self, plan: &Plan) -> bool {
+        plan.transport == Transport::Sse && !plan.floor
+    }
+
     fn opened(&mut self, plan: &Plan, judge: &Judge) {
         if plan.floor {
             self.is_ready = true;
+            return;
+        }
+        if self.streams(plan) {
             return;
         }
         let markets = self.held.iter().map(|held| judge.market(held.place).clone()).collect();
@@ -253,7 +339,7 @@ impl Client {
             scope: Scope::Markets(markets),
             view: plan.view,
             conflate: plan.conflate,
-            resume: Resume::default(),
+            resume: Resume { markets: known(&self.held, judge).into(), ..Resume::default() },
         };
         // A connection that breaks meanwhile is found broken when it is read.
         let _ = self.say(plan, &Up::Sub(subscribe));
@@ -261,8 +347,9 @@ impl Client {
 
     fn handle(&mut self, payload: &[u8], now: i64, judge: &mut Judge, totals: &mut Totals) {
         if let Some(heartbeat) = judge.heartbeat(payload) {
+            self.echo = heartbeat.echo.map_or(self.echo, |echo| echo.max(self.echo));
             let share = |held: &Held| mix(judge.digest_key(held.place), held.at.seq);
-            let known = self.held.iter().filter(|held| !held.at.is_zero());
+            let known = self.held.iter().filter(|held| !held.awaited);
             let digest = known.map(share).fold(0, u32::wrapping_add);
             if digest == heartbeat.digest {
                 totals.digests += 1;
@@ -284,7 +371,12 @@ impl Client {
                     held.at.seq = seq;
                     totals.deltas += 1;
                     if let Some(due) = due {
+                        self.due = due.max(self.due);
                         totals.latency.saturating_record(u64::try_from(now - due).unwrap_or(0));
+                    }
+                    if held.awaited {
+                        totals.caught_up += 1;
+                        self.settle(place);
                     }
                 } else if !held.in_gap {
                     held.in_gap = true;
@@ -293,20 +385,20 @@ impl Client {
                     judge.mistake(|| format!("a gap that was not declared: from {at} to {epoch}-{prev}"));
                 }
             }
-            Seen::Snapshot { place, at, stop } => {
+            Seen::Snapshot { place, at } => {
                 totals.snapshots += 1;
                 if let Some(held) = self.held.iter_mut().find(|held| held.place == place) {
-                    if held.at.is_zero() {
-                        self.missing -= 1;
-                        self.is_ready = self.missing == 0;
-                    }
                     (held.at, held.in_gap) = (at.max(held.at), false);
-                    held.stop = stop.max(held.stop);
                 }
+                self.settle(place);
             }
-            Seen::Answer { place, stop, .. } | Seen::Stop { place, at: stop } => {
-                if let Some(held) = self.held.iter_mut().find(|held| held.place == place) {
-                    held.stop = stop.max(held.stop);
+            Seen::Exact { place } => {
+                totals.exact += 1;
+                self.settle(place);
+            }
+            Seen::Stop { due } => {
+                if let Some(due) = due {
+                    totals.stops.saturating_record(u64::try_from(now - due).unwrap_or(0));
                 }
             }
             Seen::Gap { place } => {
@@ -319,9 +411,32 @@ impl Client {
                 totals.deltas += 1;
                 totals.latency.saturating_record(u64::try_from(now - due).unwrap_or(0));
             }
-            Seen::Gone { place } => self.held.retain(|held| held.place != place),
+            Seen::Gone { place } => {
+                self.settle(place);
+                self.held.retain(|held| held.place != place);
+            }
             Seen::Bye(code) => judge.mistake(|| format!("sent away with {code}")),
             Seen::Taken | Seen::Refused | Seen::Other | Seen::Wrong => {}
+        }
+    }
+
+    /// How old its newest echo is at this time of the fleet's clock, and how old the newest change that it has, both in ms.
+    pub(super) fn ages(&self, now: i64) -> (i64, i64) {
+        (now - self.echo, (now_us() - self.due) / 1_000)
+    }
+
+    /// How many of its books are not the newest.
+    pub(super) fn behind(&self, judge: &Judge) -> usize {
+        let newest = |held: &&Held| judge.newest(held.place).is_none_or(|(at, _)| at <= held.at);
+        self.held.len() - self.held.iter().filter(newest).count()
+    }
+
+    /// It is known where the gateway stands with a market.
+    fn settle(&mut self, place: Place) {
+        let held = self.held.iter_mut().find(|held| held.place == place);
+        if held.is_some_and(|held| std::mem::take(&mut held.awaited)) {
+            self.missing -= 1;
+            self.is_ready = self.missing == 0;
         }
     }
 }

@@ -50,28 +50,18 @@ pub enum Seen {
         place: Place,
         /// Where.
         at: Position,
-        /// The last stop.
-        stop: Position,
     },
-    /// A subscription is answered.
-    Answer {
+    /// The client's position goes on as it is.
+    Exact {
         /// Which.
         place: Place,
-        /// Where the market stands.
-        at: Position,
-        /// The last stop.
-        stop: Position,
-        /// Whether the client's position goes on as it is.
-        exact: bool,
     },
     /// A scope was taken, the markets of which are answered one by one.
     Taken,
-    /// Not tradable below this.
+    /// Not tradable below a position.
     Stop {
-        /// Which.
-        place: Place,
-        /// Where.
-        at: Position,
+        /// When the stop was due, µs since 1970, where it says so.
+        due: Option<i64>,
     },
     /// The gateway says that something is missing.
     Gap {
@@ -297,17 +287,16 @@ impl Judge {
             Down::Snap(head, delta) => {
                 let place = self.place(&head.market);
                 self.compare(place, message, Some((Position::ZERO, delta)), head.at);
-                Seen::Snapshot { place, at: head.at, stop: head.stop }
+                Seen::Snapshot { place, at: head.at }
             }
             Down::Ok(ok) if ok.market.is_empty() => Seen::Taken,
-            Down::Ok(ok) => {
-                let place = self.place(&ok.market);
-                Seen::Answer { place, at: ok.at, stop: ok.stop, exact: ok.how == How::Exact }
-            }
-            Down::Stop { market, at, .. } => {
+            Down::Ok(ok) if ok.how == How::Exact => Seen::Exact { place: self.place(&ok.market) },
+            // What was missed comes next.
+            Down::Ok(_) => Seen::Other,
+            Down::Stop { market, why, .. } => {
                 let place = self.place(market);
                 self.references[place as usize].client.handle(message);
-                Seen::Stop { place, at: *at }
+                Seen::Stop { due: why.as_deref().and_then(pulse::due_of_stop) }
             }
             Down::Crc { market, at, checksum: said, .. } => {
                 let place = self.place(market);

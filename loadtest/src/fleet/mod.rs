@@ -3,8 +3,11 @@
 
 mod books;
 mod client;
+pub mod events;
 pub mod frames;
 pub mod judge;
+mod pace;
+mod storm;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,6 +22,9 @@ use tictac_proto::wire::{Codec, Conflate};
 
 use client::{Client, Step};
 use judge::Judge;
+use pace::Paced;
+pub use pace::Slowness;
+pub use storm::Back;
 
 /// What one read may bring.
 const READ: usize = 256 * 1024;
@@ -28,11 +34,34 @@ const EVENTS: usize = 4_096;
 const HIGHEST: u64 = 60_000_000;
 const DIGITS: u8 = 3;
 
+/// How clients are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// WebSocket.
+    Ws,
+    /// Server-sent events.
+    Sse,
+}
+
+/// How fast a client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// As fast as it comes.
+    #[default]
+    Full,
+    /// So many bytes a second.
+    Bytes(u32),
+    /// Nothing.
+    Nothing,
+}
+
 /// What the clients are to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Where.
     pub address: SocketAddr,
+    /// How.
+    pub transport: Transport,
     /// How many.
     pub clients: usize,
     /// In which encoding.
@@ -43,6 +72,8 @@ pub struct Plan {
     pub conflate: Conflate,
     /// What each follows.
     pub markets: Vec<Vec<MarketId>>,
+    /// How fast each reads, after [`Fleet::keep_pace`]; as fast as it comes where nothing is said.
+    pub paces: Vec<Pace>,
     /// Connects a second.
     pub ramp: u32,
     /// How often each pings; `None` for a server that does not listen.
@@ -70,16 +101,30 @@ pub struct Totals {
     pub declared: u64,
     /// Gaps that it did not.
     pub undeclared: u64,
+    /// Upgrades and requests that were answered.
+    pub answered: u64,
     /// Heartbeats whose digest agreed.
     pub digests: u64,
     /// Those whose digest did not.
     pub wrong_digests: u64,
     /// Connections that ended though nobody wished it.
     pub closed: u64,
+    /// Markets that a client which came back had as they are.
+    pub exact: u64,
+    /// Those that it was brought up to date in by a difference.
+    pub caught_up: u64,
     /// Due to delivered, µs.
     pub latency: Histogram<u64>,
+    /// The same of stops.
+    pub stops: Histogram<u64>,
     /// From the connect to the last first book, µs.
     pub ready: Histogram<u64>,
+}
+
+impl Plan {
+    fn pace(&self, number: usize) -> Pace {
+        self.paces.get(number).copied().unwrap_or_default()
+    }
 }
 
 impl Totals {
@@ -94,10 +139,14 @@ impl Totals {
             old: 0,
             declared: 0,
             undeclared: 0,
+            answered: 0,
             digests: 0,
             wrong_digests: 0,
             closed: 0,
+            exact: 0,
+            caught_up: 0,
             latency: histogram()?,
+            stops: histogram()?,
             ready: histogram()?,
         })
     }
@@ -116,8 +165,12 @@ pub struct Fleet {
     again: VecDeque<usize>,
     pinged: usize,
     ready: usize,
+    /// Those that do not read as fast as it comes, when paces are kept.
+    paced: Paced,
     /// What happened since the last [`Fleet::reset`].
     pub totals: Totals,
+    /// The same of clients that read slowly.
+    pub slow: Totals,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -146,7 +199,9 @@ impl Fleet {
             again: VecDeque::new(),
             pinged: 0,
             ready: 0,
+            paced: Paced::default(),
             totals: Totals::new()?,
+            slow: Totals::new()?,
         })
     }
 
@@ -155,7 +210,7 @@ impl Fleet {
     /// # Errors
     /// Never: the bounds of histograms are right.
     pub fn reset(&mut self) -> anyhow::Result<()> {
-        self.totals = Totals::new()?;
+        (self.totals, self.slow) = (Totals::new()?, Totals::new()?);
         Ok(())
     }
 
@@ -169,6 +224,18 @@ impl Fleet {
     #[must_use]
     pub fn findings(&self) -> &judge::Findings {
         &self.judge.findings
+    }
+
+    /// Nothing that was sent was wrong.
+    ///
+    /// # Errors
+    /// What was.
+    pub fn ensure_right(&self) -> anyhow::Result<()> {
+        let findings = self.findings();
+        if findings.wrong > 0 {
+            bail!("{} mistakes, such as: {}", findings.wrong, findings.mistakes.join("; "));
+        }
+        Ok(())
     }
 
     /// Connects all and waits until each has its books. `progress` hears how many have.
@@ -257,7 +324,7 @@ impl Fleet {
             let step = self.clients.get_mut(number).map_or(Step::Nothing, |client| {
                 if event.is_writable() { client.writable(&self.plan) } else { Step::Nothing }
             });
-            self.took(step);
+            self.took(number, step);
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(number);
             }
@@ -269,25 +336,36 @@ impl Fleet {
             self.read(number);
         }
         self.ping();
+        self.read_slowly();
         Ok(())
     }
 
     fn read(&mut self, number: usize) {
+        if self.paced.is_kept() && self.plan.pace(number) != Pace::Full {
+            return;
+        }
         let Some(client) = self.clients.get_mut(number) else { return };
-        let step = client.read(&self.plan, &mut self.buffer, &mut self.judge, &mut self.totals);
+        let totals = if self.plan.pace(number) == Pace::Full { &mut self.totals } else { &mut self.slow };
+        let step = client.read(&self.plan, &mut self.buffer, usize::MAX, &mut self.judge, totals);
         // One that just got all it follows may have more to read, too.
         if matches!(step, Step::More | Step::Ready) {
             self.again.push_back(number);
         }
-        self.took(step);
+        self.took(number, step);
     }
 
-    fn took(&mut self, step: Step) {
+    fn took(&mut self, number: usize, step: Step) {
         match step {
             Step::Ready => self.ready += 1,
-            Step::Closed => self.totals.closed += 1,
+            Step::Closed if self.plan.pace(number) == Pace::Full => self.totals.closed += 1,
+            Step::Closed => self.slow.closed += 1,
             Step::Nothing | Step::More => {}
         }
+    }
+
+    /// The clients' clock, ms.
+    fn time(&self) -> i64 {
+        i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0)
     }
 
     /// Each pings once in its interval, all of them evenly.
@@ -295,13 +373,13 @@ impl Fleet {
         let Some(every) = self.plan.ping_every else { return };
         let due =
             (self.begun.elapsed().as_secs_f64() / every.as_secs_f64() * self.plan.clients as f64) as usize;
+        let time = self.time();
         while self.pinged < due {
             let number = self.pinged % self.plan.clients;
             self.pinged += 1;
             if let Some(client) = self.clients.get_mut(number) {
-                let time = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(0);
                 let step = client.ping(&self.plan, time);
-                self.took(step);
+                self.took(number, step);
             }
         }
     }

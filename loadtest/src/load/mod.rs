@@ -61,11 +61,13 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
     for group in &scenario.groups {
         plans.push(Plan {
             address,
+            transport: group.transport,
             clients: group.count,
             codec: group.codec,
             view: group.view,
             conflate: group.conflate,
             markets: catalogue.follows(group)?,
+            paces: Vec::new(),
             ramp: group.ramp,
             ping_every: Some(PING_EVERY),
             floor: false,

@@ -12,21 +12,13 @@ use tictac_proto::model::{MarketId, View};
 use tictac_proto::wire::{Codec, Conflate};
 use toml::{Table, Value};
 
+pub use crate::fleet::Transport;
 use keys::Given;
 
 /// Most clients of one group, and of all.
 pub const MOST_CLIENTS: u64 = 50_000;
 /// Most groups: each has a thread.
 pub const MOST_GROUPS: usize = 16;
-
-/// How clients are connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// WebSocket.
-    Ws,
-    /// Server-sent events.
-    Sse,
-}
 
 /// Which markets a client follows.
 #[derive(Debug, Clone, PartialEq)]

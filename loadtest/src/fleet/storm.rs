@@ -1,0 +1,67 @@
+//! Everybody at once: all connections are cut, and all come back with the positions that they have.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::Fleet;
+
+/// Connects that may be without an answer at once; a listener's queue has no room for more.
+const UNANSWERED: u64 = 1_000;
+
+/// How long coming back took.
+#[derive(Debug, Clone, Copy)]
+pub struct Back {
+    /// Until the last was answered.
+    pub answered: Duration,
+    /// Until the last had everything.
+    pub all: Duration,
+}
+
+impl Fleet {
+    /// Cuts all connections, without a word, as a network does.
+    pub fn cut_all(&mut self) {
+        self.clients.iter_mut().for_each(super::Client::cut);
+        self.again.clear();
+        self.ready = 0;
+    }
+
+    /// All come back with their positions, as fast as they are answered, and wait until each has all that it follows.
+    ///
+    /// # Errors
+    /// If that takes longer than `within`, one is refused, or anything that is sent is wrong.
+    pub fn come_back(&mut self, within: Duration, mut progress: impl FnMut(usize)) -> anyhow::Result<Back> {
+        let (begun, before) = (Instant::now(), self.totals.answered);
+        let (mut next, mut answered, mut told) = (0, None, begun);
+        while self.ready < self.plan.clients {
+            self.ensure_right()?;
+            if begun.elapsed() > within {
+                bail!("{} of {} clients are back after {within:?}", self.ready, self.plan.clients);
+            }
+            let is_answered = self.totals.answered - before;
+            while next < self.plan.clients && next as u64 - is_answered < UNANSWERED {
+                let client = self.clients.get_mut(next).context("only who was there comes back")?;
+                client
+                    .reconnect(&self.plan, next, &self.judge, self.poll.registry())
+                    .with_context(|| format!("client {next} can't connect to {}", self.plan.address))?;
+                next += 1;
+            }
+            if answered.is_none() && is_answered >= self.plan.clients as u64 {
+                answered = Some(begun.elapsed());
+            }
+            self.turn(Duration::from_millis(1))?;
+            if told.elapsed() > Duration::from_millis(200) {
+                told = Instant::now();
+                progress(self.ready);
+            }
+        }
+        let all = begun.elapsed();
+        Ok(Back { answered: answered.unwrap_or(all), all })
+    }
+
+    /// How many of the clients' books are not the newest that any has.
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        self.clients.iter().map(|client| client.behind(&self.judge)).sum()
+    }
+}
