@@ -13,6 +13,8 @@ use crate::pulse;
 pub enum Kind {
     /// They are told of changes.
     FanOut,
+    /// The same, more and more of them: what one delivery costs.
+    Growth,
     /// They are there: what one costs in memory.
     Idle,
     /// One in twenty reads slowly, and one nothing at all: what that costs the others.
@@ -167,5 +169,16 @@ pub fn cases() -> Vec<Case> {
         conflate: Conflate::Auto,
         ..hot(5_000, 0.0)
     });
+    for clients in [10, 100, 1_000, 10_000] {
+        let name = format!("grow to {clients} clients");
+        let rate = 100.0;
+        cases.push(Case { kind: Kind::Growth, name, rate, ..hot(clients, 0.0) });
+    }
+    // Each market has twenty followers, and each client twenty markets where there are as many.
+    for markets in [1, 20, 100, 1_000, 5_000] {
+        let (each, clients) = (markets.min(20), markets.max(20));
+        let (name, rate) = (format!("grow to {markets} markets"), 5_000.0);
+        cases.push(Case { kind: Kind::Growth, name, markets, each, rate, ..hot(clients, 0.0) });
+    }
     cases
 }

@@ -16,6 +16,13 @@ const STEADY: f64 = 0.2;
 /// How often a case is measured anew because its floor was not steady.
 const AGAIN: usize = 2;
 
+/// How often and how long a case of growth is measured at most.
+const GROWTH_RUNS: u64 = 3;
+const GROWTH_SECONDS: f64 = 3.0;
+/// How long a bar is.
+const BAR_PER_US: f64 = 4.0;
+const LONGEST_BAR: usize = 60;
+
 fn median<T>(all: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = all.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
@@ -62,6 +69,7 @@ pub fn bench(settings: &Settings) -> anyhow::Result<()> {
         }
         let (row, line) = match case.kind {
             Kind::FanOut => bench.fan_out(&case)?,
+            Kind::Growth => bench.growth(&case)?,
             Kind::Idle => bench.idle(&case)?,
             Kind::Slow => bench.slow(&case)?,
             Kind::Storm => bench.storm(&case)?,
@@ -89,6 +97,10 @@ fn heading(kind: Kind) -> String {
             "× CPU",
             "spread",
             "clients",
+        ),
+        Kind::Growth => format!(
+            "{:<30} {:>9} {:>7} {:>7} {:>9}  CPU µs of a delivered update",
+            "growth", "offered/s", "share", "CPU", "CPU µs"
         ),
         Kind::Idle => format!("{:<30} {:>12} {:>8}", "memory", "B/client", "spread"),
         Kind::Slow => format!(
@@ -183,6 +195,23 @@ impl Bench<'_> {
             "gateway": all(&gateway),
             "floor": all(&floor),
         });
+        Ok((row, line))
+    }
+
+    /// Of the gateway alone, with a bar to see at a glance.
+    fn growth(&self, case: &Case) -> anyhow::Result<(String, Json)> {
+        let case = Case { seconds: case.seconds.min(GROWTH_SECONDS), ..case.clone() };
+        let turn = |_| measure(self.program, Who::Gateway, &case, self.cpu);
+        let turns = (0..self.runs.min(GROWTH_RUNS)).map(turn).collect::<anyhow::Result<Vec<Measured>>>()?;
+        let of = |of: fn(&Measured) -> f64| median(&turns, of);
+        let (offered, share, busy, cpu) =
+            (of(|m| m.offered), of(|m| m.share), of(|m| m.cpu), of(|m| m.cpu_us));
+        let bar = "█".repeat(((cpu * BAR_PER_US).round() as usize).clamp(1, LONGEST_BAR));
+        let row =
+            format!("{:>9} {:>6.1}% {:>6.0}% {cpu:>9.2}  {bar}", short(offered), 100.0 * share, 100.0 * busy);
+        let apart = spread(&turns, |m| m.cpu_us);
+        let line = json!({ "case": case.name, "clients": case.clients, "markets": case.markets,
+            "offered": offered, "share": share, "cpu": busy, "cpu_us": cpu, "cpu_spread": apart });
         Ok((row, line))
     }
 
