@@ -10,7 +10,7 @@ use tictac_proto::model::{MarketStatus, View};
 use tictac_proto::wire::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use warp::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use warp::http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use warp::{Filter, Reply};
 
 use crate::assets;
@@ -121,6 +121,22 @@ fn json_reply(status: StatusCode, body: bytes::Bytes, cache: &'static str) -> Re
     reply
 }
 
+/// Why a request can't be answered by a socket that is its own; the answer then.
+#[must_use]
+pub fn not_over_a_socket(asked: &Asked, has_body: bool, version: Version) -> Option<Reply2> {
+    let bad = |why: &str| Some(problem(StatusCode::BAD_REQUEST, "bad_request", why, None));
+    if has_body {
+        // What comes after the head would be taken for what the client says.
+        return bad("this request has a body, which nothing is done with: send it without one");
+    }
+    match asked {
+        Asked::WebSocket { .. } if version < Version::HTTP_11 => {
+            bad("a WebSocket begins with HTTP/1.1; HTTP/1.0 has no upgrade")
+        }
+        _ => None,
+    }
+}
+
 fn problem(status: StatusCode, code: &str, why: &str, retry: Option<u64>) -> Reply2 {
     let body = json!({"code": code, "why": why, "retry": retry}).to_string();
     let mut reply = json_reply(status, body.into(), "no-store");
@@ -134,8 +150,10 @@ fn websocket(state: HttpState, query: String, headers: HeaderMap) -> Reply2 {
     let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let bad = |why: &str| problem(StatusCode::BAD_REQUEST, "bad_request", why, None);
     let upgrades = text(header::UPGRADE).is_some_and(|v| v.eq_ignore_ascii_case("websocket"));
-    let says = text(header::CONNECTION).unwrap_or("").split(',');
-    let says_so = says.map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    // A list may come in several lines.
+    let says = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    let says_so =
+        says.flat_map(|v| v.split(',')).map(str::trim).any(|token| token.eq_ignore_ascii_case("upgrade"));
     if !upgrades || !says_so {
         return bad(
             "this is a WebSocket: send `upgrade: websocket` and `connection: upgrade`, or use /v1/sse",

@@ -283,6 +283,54 @@ async fn what_is_said_right_after_an_upgrade_is_heard() {
     gateway.stop().unwrap();
 }
 
+/// A WebSocket has no body and no HTTP/1.0, a stream no body either; a list of a header may come in several lines.
+#[tokio::test]
+async fn what_can_t_go_on_over_its_socket_is_refused_and_ended() {
+    const UPGRADE: &str =
+        "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGljdGFjdGljdGFjdGljdA==\r\n";
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &[]);
+    let close = [0x88, 0x80, 0, 0, 0, 0];
+    for (request, after, status) in [
+        (
+            format!("GET /v1/ws HTTP/1.0\r\nhost: x\r\nconnection: upgrade\r\n{UPGRADE}\r\n"),
+            &[][..],
+            "400 Bad Request",
+        ),
+        (
+            format!(
+                "GET /v1/ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\ncontent-length: 6\r\n{UPGRADE}\r\n"
+            ),
+            &close,
+            "400 Bad Request",
+        ),
+        (
+            "GET /v1/sse?market=1.1 HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\n".into(),
+            &close,
+            "400 Bad Request",
+        ),
+        // It ends by its own goodbye, which came with the request.
+        (
+            format!(
+                "GET /v1/ws HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\nconnection: upgrade\r\n{UPGRADE}\r\n"
+            ),
+            &close,
+            "101 Switching Protocols",
+        ),
+    ] {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        socket.write_all(after).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("an end").unwrap();
+        let head = String::from_utf8_lossy(&answer);
+        assert!(head.split("\r\n").next().unwrap().ends_with(status), "{request} → {head}");
+    }
+    gateway.stop().unwrap();
+}
+
 #[tokio::test]
 async fn stopping_tells_clients_when_to_come_back_and_ends() {
     let log = memory();

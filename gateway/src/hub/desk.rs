@@ -46,6 +46,9 @@ impl ViewDesk {
     }
 }
 
+/// The highest number of a run.
+const MAX_RUN: RunId = u32::MAX as RunId;
+
 fn push(cores: &mut [Vec<ToCore>], outlets: &Outlets, run: RunId, message: ToCore) {
     let mut readers = outlets.get(&run).map_or(0, |o| o.cores);
     while readers != 0 {
@@ -61,8 +64,7 @@ impl Hub {
         let run = match self.runs.get(&key) {
             Some(run) => *run,
             None => {
-                let run = self.next_run;
-                self.next_run += 1;
+                let run = self.new_run();
                 self.outlets.insert(run, Outlet { key: key.clone(), cores: 0 });
                 self.runs.insert(key.clone(), run);
                 self.want(shard);
@@ -80,6 +82,17 @@ impl Hub {
         self.cores[core].push(ToCore::Opened { key, run, shard, source, head });
         let at = self.followers.get(&shard).map_or(Position::ZERO, |w| w.follower.at());
         self.cores[core].push(ToCore::Head { shard, at, as_of: 0 });
+    }
+
+    /// A run's number that no other has: the one that was free for longest. Readers keep it in four bytes.
+    fn new_run(&mut self) -> RunId {
+        loop {
+            let run = self.next_run;
+            self.next_run = (run + 1) & MAX_RUN;
+            if !self.outlets.contains_key(&run) {
+                return run;
+            }
+        }
     }
 
     fn add_to_desk(&mut self, key: &RunKey, run: RunId, shard: u16) {
@@ -441,4 +454,25 @@ fn joined(frames: [Bytes; 2]) -> Bytes {
         all.extend_from_slice(&frame);
     }
     all.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wires::Wire;
+
+    #[test]
+    fn numbers_of_runs_begin_anew_and_meet_none_that_is_read() {
+        let mut hub = Hub::new(1, 1, 0);
+        let open = |hub: &mut Hub, market: &str| {
+            let subject = Subject::Market(market.into(), View::All);
+            hub.opened(0, RunKey { subject, wire: Wire::Sse }, 0, "a".into());
+            let told = hub.take_for_core(0);
+            told.iter().find_map(|m| if let ToCore::Opened { run, .. } = m { Some(*run) } else { None })
+        };
+        assert_eq!(open(&mut hub, "1.1"), Some(0));
+        hub.next_run = MAX_RUN;
+        assert_eq!(open(&mut hub, "1.2"), Some(MAX_RUN));
+        assert_eq!(open(&mut hub, "1.3"), Some(1), "the first is read still");
+    }
 }

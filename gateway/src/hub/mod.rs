@@ -66,7 +66,8 @@ pub struct Hub {
     checksum_interval: i64,
     followers: BTreeMap<u16, Watched>,
     outlets: Outlets,
-    /// Numbers of runs are never used again: what a core says of an old one can't meet a new one.
+    /// Numbers of runs are not used again before four thousand million others were: what a core says of an old one can't meet
+    /// a new one.
     next_run: RunId,
     runs: HashMap<RunKey, RunId, RandomState>,
     desks: HashMap<MarketId, Desk, RandomState>,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,11 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::http::{HeaderValue, header};
 use warp::reply::Response;
 
 use super::socket::{Asked, SocketArrival};
 use super::tap::Tap;
-use crate::http::{HttpState, head, routes};
+use crate::http::{HttpState, head, not_over_a_socket, routes};
 use crate::limits::{Place, Refusal};
 
 /// Time for a request's head to arrive.
@@ -129,10 +130,21 @@ async fn serve(
     let taken: RefCell<Option<(Response, Asked)>> = RefCell::new(None);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        let (has_body, version) = (!request.body().is_end_stream(), request.version());
         let (reply, taken) = (filters.call(request), &taken);
         async move {
-            let mut reply = reply.await?;
-            match reply.extensions_mut().remove::<Asked>() {
+            let mut reply: Response = reply.await?;
+            let mut asked = reply.extensions_mut().remove::<Asked>();
+            if let Some(refused) =
+                asked.as_ref().and_then(|asked| not_over_a_socket(asked, has_body, version))
+            {
+                (reply, asked) = (refused, None);
+            }
+            if has_body {
+                // A body is not worth reading, and while one is left nothing else can be answered over this connection.
+                reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            match asked {
                 None => Ok::<_, std::convert::Infallible>(reply),
                 Some(asked) => {
                     *taken.borrow_mut() = Some((reply, asked));

@@ -59,7 +59,7 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
     let SocketArrival { stream, read, head, asked, place } = arrival;
     let stream = Rc::new(stream);
     let _place = place.clone();
-    let (id, wake, mut reader) = {
+    let (id, wake, mut reader, mut goes_on) = {
         let worker = &mut *shared.borrow_mut();
         let wire = match &asked {
             Asked::WebSocket { wire, .. } => *wire,
@@ -68,7 +68,7 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
         let sink = Sink::Socket { stream: stream.clone(), blocked: false };
         let (id, wake) = worker.connect(wire, sink, Some(place), true);
         worker.core.begin(id, head);
-        let mut reader = None;
+        let (mut reader, mut goes_on) = (None, true);
         match asked {
             Asked::WebSocket { catalogue, .. } => {
                 if catalogue {
@@ -76,7 +76,7 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
                 }
                 let reader = reader.insert(Reader::new(worker.settings.message_bytes as usize));
                 reader.feed(&read);
-                take_in(worker, id, reader);
+                goes_on = take_in(worker, id, reader);
             }
             Asked::Stream(request) => worker.open_stream(id, request),
         }
@@ -84,10 +84,10 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
         drop(read);
         worker.flush(id);
         worker.flush_dirty();
-        (id, wake, reader)
+        (id, wake, reader, goes_on)
     };
     let mut said = 0;
-    loop {
+    while goes_on {
         let blocked = {
             let mut worker = shared.borrow_mut();
             worker.turns += 1;
@@ -116,12 +116,9 @@ pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
                             continue;
                         };
                         reader.feed(&worker.buffer[..n]);
-                        let goes_on = take_in(worker, id, reader);
+                        goes_on = take_in(worker, id, reader);
                         worker.flush(id);
                         worker.flush_dirty();
-                        if !goes_on {
-                            break;
-                        }
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                     Err(_) => break,
