@@ -8,6 +8,10 @@ use tictac_gateway::settings::{LogFormat, Settings, SettingsError};
 use tictac_gateway::{admin, gateway::Gateway, source};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// It gives back what many clients that came at once needed only for a moment.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code of a setting that can't be used (EX_USAGE).
 const USAGE: u8 = 64;
 

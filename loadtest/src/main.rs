@@ -11,6 +11,10 @@ use tictac_loadtest::scenario::Scenario;
 use tictac_loadtest::settings::{Settings, SettingsError};
 use tictac_loadtest::{commands, load};
 
+/// The gateway's own, since what is measured is a gateway.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why nothing was begun, and the code to exit with: 64 for a bad setting.
 fn refused(error: &clap::Error) -> ExitCode {
     // Nobody is left to tell where standard error is closed.
