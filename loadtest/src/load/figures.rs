@@ -389,17 +389,12 @@ impl Figures {
             self.reference.stale_opens,
             "stale opens: a market was tradable until a price said that it was not",
         );
+        note(self.compared.wrong.len() as u64, "books were not found to be those of GET /v1/markets/{id}");
+        problems.extend(self.compared.wrong.iter().cloned());
         let compared = &self.compared;
         if compared.sampled > 0 && compared.equal + compared.gone == 0 && compared.wrong.is_empty() {
             problems.push(format!("none of {} books was compared with its document", compared.sampled));
         }
-        let mut note = |count: u64, what: &str| {
-            if count > 0 {
-                problems.push(format!("{count} {what}"));
-            }
-        };
-        note(self.compared.wrong.len() as u64, "books were not found to be those of GET /v1/markets/{id}");
-        problems.extend(self.compared.wrong.iter().cloned());
         // One that is not served at all would not be seen in the sum of all.
         for group in self.groups.iter().filter(|group| group.measured_s > 0.0) {
             let (name, sum) = (&group.name, &group.sum);
