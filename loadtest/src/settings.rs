@@ -48,9 +48,9 @@ Exit codes: 0 every book is right; 1 something was wrong, or nothing came; 64 a 
 /// were.
 ///
 /// Each message is judged once for all clients that are sent it: books against checksums, merged deltas against those that
-/// led there step by step, every client's digest against what it holds. In the end the books are compared with
-/// GET /v1/markets/{id}. A wrong book, a gap that was not declared, or a market that is tradable when it must not be fails
-/// the run.
+/// led there step by step, every client's digest against what it holds. In the end every client must come to where the
+/// others were, and of at most five markets of each group the book is compared with GET /v1/markets/{id}. A wrong book, a gap
+/// that was not declared, a client that is not served, or a market that is tradable when it must not be fails the run.
 #[derive(Debug, Parser)]
 #[command(name = "tictac-loadtest", version, args_override_self = true, after_help = EXAMPLES)]
 pub struct Settings {

@@ -240,6 +240,13 @@ fn other_books(bytes: &mut [u8], is_document: bool) {
     }
 }
 
+/// No document, though the clients follow its market.
+fn no_documents(bytes: &mut [u8], is_document: bool) {
+    if is_document && bytes.starts_with(b"HTTP/1.1 200") {
+        bytes[9..12].copy_from_slice(b"404");
+    }
+}
+
 fn in_play(bytes: &mut [u8]) {
     while let Some(at) = find(bytes, "\"in_play\":false") {
         bytes[at..at + 15].copy_from_slice(b"\"in_play\":true ");
@@ -252,6 +259,7 @@ async fn what_is_wrong_on_the_way_fails_the_run() {
     for (spoil, part) in [
         (other_checksums as fn(&mut [u8], bool), "the gateway says"),
         (other_books, "the gateway says"),
+        (no_documents, "were not told that it is gone"),
         (other_documents, "books were not found to be those of GET /v1/markets/{id}"),
     ] {
         let address = spoiling(lively.address.clone(), spoil).await;
@@ -281,4 +289,47 @@ async fn what_is_wrong_on_the_way_fails_the_run() {
         let page = std::fs::read_to_string(folder.path().join("p.html")).unwrap();
         assert!(page.contains("FAILED") && page.contains("What was wrong"));
     }
+}
+
+/// Passes everything on, but what one of the clients is sent once it has its books.
+async fn withholding(gateway: String, from: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((client, _)) = listener.accept().await {
+            let (gateway, is_held_up) = (gateway.clone(), number == from);
+            number += 1;
+            tokio::spawn(async move {
+                let Ok(server) = TcpStream::connect(gateway).await else { return };
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                // Each ends when one side closes.
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let (mut buffer, begun) = (vec![0; 64 * 1024], std::time::Instant::now());
+                while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
+                    if is_held_up && begun.elapsed() > Duration::from_secs(1) {
+                        continue;
+                    }
+                    if to_client.write_all(&buffer[..count]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_that_is_not_served_fails_the_run() {
+    let lively = lively().await;
+    // The first connection asks for the catalogue, then the clients come.
+    let address = withholding(lively.address.clone(), 3).await;
+    let folder = TempDir::new().unwrap();
+    let url = format!("ws://{address}");
+    let output = run(folder.path(), &[&url, "--clients", "5", "--ramp", "100", "--seconds", "3"]).await;
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAILED") && said.contains("client 2 "), "{said}");
 }

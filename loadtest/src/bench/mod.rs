@@ -44,6 +44,7 @@ fn plan(server: &Server, who: Who, case: &Case) -> Plan {
         paces: Vec::new(),
         ramp: RAMP,
         ping_every: (!floor).then_some(Duration::from_secs(1)),
+        silence: None,
         floor,
     }
 }

@@ -11,4 +11,11 @@ impl Fleet {
         let place = self.judge.place(market);
         self.judge.newest(place)
     }
+
+    /// How many clients hold a market: those that follow it and were not told that it is gone.
+    pub fn holders(&mut self, market: &MarketId) -> usize {
+        let place = self.judge.place(market);
+        let holds = |client: &&super::Client| client.stands().any(|(is, _)| is == place);
+        self.clients.iter().filter(holds).count()
+    }
 }

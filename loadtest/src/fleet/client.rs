@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
@@ -65,6 +65,10 @@ pub(super) struct Client {
     rest: Vec<u8>,
     held: Vec<Held>,
     missing: usize,
+    /// When it was sent the last frame, in time that the fleet has read.
+    heard: Duration,
+    /// It was told that it hears nothing.
+    is_told: bool,
     /// The newest ping that was echoed, ms of the fleet's clock.
     echo: i64,
     /// When the newest change that it has was due, µs since 1970.
@@ -142,6 +146,8 @@ impl Client {
             rest: Vec::new(),
             missing: held.len(),
             held,
+            heard: Duration::ZERO,
+            is_told: false,
             echo: 0,
             due: 0,
         })
@@ -359,7 +365,7 @@ impl Client {
             }
             return;
         }
-        if judge.is_welcome(payload) {
+        if judge.welcome(payload) {
             return;
         }
         match judge.see(payload) {
@@ -372,7 +378,9 @@ impl Client {
                     totals.deltas += 1;
                     if let Some(due) = due {
                         self.due = due.max(self.due);
-                        totals.latency.saturating_record(u64::try_from(now - due).unwrap_or(0));
+                        if let Some(us) = totals.early.checked(now - due) {
+                            totals.latency.saturating_record(us);
+                        }
                     }
                     if held.awaited {
                         totals.caught_up += 1;
@@ -397,8 +405,8 @@ impl Client {
                 self.settle(place);
             }
             Seen::Stop { due } => {
-                if let Some(due) = due {
-                    totals.stops.saturating_record(u64::try_from(now - due).unwrap_or(0));
+                if let Some(us) = due.and_then(|due| totals.early.checked(now - due)) {
+                    totals.stops.saturating_record(us);
                 }
             }
             Seen::Gap { place } => {
@@ -409,7 +417,9 @@ impl Client {
             }
             Seen::Floor { due } => {
                 totals.deltas += 1;
-                totals.latency.saturating_record(u64::try_from(now - due).unwrap_or(0));
+                if let Some(us) = totals.early.checked(now - due) {
+                    totals.latency.saturating_record(us);
+                }
             }
             Seen::Gone { place } => {
                 self.settle(place);
@@ -423,6 +433,25 @@ impl Client {
     /// How old its newest echo is at this time of the fleet's clock, and how old the newest change that it has, both in ms.
     pub(super) fn ages(&self, now: i64) -> (i64, i64) {
         (now - self.echo, (now_us() - self.due) / 1_000)
+    }
+
+    /// It was sent something, at this time that the fleet has read.
+    pub(super) fn heard(&mut self, ran: Duration) {
+        self.heard = ran;
+    }
+
+    /// For how long nothing has come, where that is longer than the bound and is told for the first time.
+    pub(super) fn fell_silent(&mut self, ran: Duration, bound: Duration) -> Option<Duration> {
+        let silent = ran.saturating_sub(self.heard);
+        let news = self.state == State::Open && silent > bound && !self.is_told;
+        self.is_told |= news;
+        news.then_some(silent)
+    }
+
+    /// The markets that it follows and where it stands with each; none once its connection is gone, which is told otherwise.
+    pub(super) fn stands(&self) -> impl Iterator<Item = (Place, Position)> {
+        let held = if self.state == State::Closed { &[] } else { &self.held[..] };
+        held.iter().map(|held| (held.place, held.at))
     }
 
     /// How many of its books are not the newest.

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
@@ -114,6 +115,15 @@ struct Reference {
     books: VecDeque<(Position, Book)>,
 }
 
+impl Reference {
+    /// Of too many books the oldest goes.
+    fn forget(&mut self) {
+        if self.books.len() > BOOKS {
+            self.books.pop_front();
+        }
+    }
+}
+
 /// Knows what every message means.
 pub struct Judge {
     codec: Codec,
@@ -126,6 +136,7 @@ pub struct Judge {
     /// How heartbeats begin, but for the first byte.
     heartbeat: Vec<u8>,
     welcome: Vec<u8>,
+    beat: Option<Duration>,
     /// What was found.
     pub findings: Findings,
 }
@@ -166,6 +177,7 @@ impl Judge {
             hasher: RandomState::default(),
             heartbeat: beginning(&codec.encode(heartbeat), "hb"),
             welcome: beginning(&welcome, "welcome"),
+            beat: None,
             findings: Findings::default(),
         }
     }
@@ -206,6 +218,25 @@ impl Judge {
         client.position().zip(client.book())
     }
 
+    /// Where each market stands whose book is known, and its checksum there.
+    #[must_use]
+    pub fn stands(&self) -> HashMap<Place, (Position, u32)> {
+        let stands = |(place, reference): (usize, &Reference)| {
+            let (at, book) = reference.client.position().zip(reference.client.book())?;
+            let place = Place::try_from(place).ok()?;
+            Some((place, (at, checksum(&reference.market, book, reference.view))))
+        };
+        self.references.iter().enumerate().filter_map(stands).collect()
+    }
+
+    /// The checksum of a market's book as it was at a position; `None` where that is not remembered.
+    #[must_use]
+    pub fn checksum_at(&self, place: Place, at: Position) -> Option<u32> {
+        let reference = &self.references[place as usize];
+        let book = reference.books.iter().rev().find(|(is, _)| *is == at);
+        book.map(|(_, book)| checksum(&reference.market, book, reference.view))
+    }
+
     /// A heartbeat, which is every client's own; `None` where the message is none.
     #[must_use]
     pub fn heartbeat(&self, payload: &[u8]) -> Option<Heartbeat> {
@@ -218,10 +249,24 @@ impl Judge {
         }
     }
 
-    /// Whether it is a welcome, which is every client's own too.
+    /// Whether it is a welcome, which is every client's own too; the first says how often heartbeats come.
+    pub fn welcome(&mut self, payload: &[u8]) -> bool {
+        if payload.get(1..=self.welcome.len()) != Some(&self.welcome) {
+            return false;
+        }
+        if self.beat.is_none()
+            && let Ok(node) = self.codec.decode(payload)
+            && let Ok(Down::Welcome(welcome)) = Down::read(&node)
+        {
+            self.beat = Some(Duration::from_millis(welcome.heartbeat));
+        }
+        true
+    }
+
+    /// How often heartbeats come; `None` before the first welcome.
     #[must_use]
-    pub fn is_welcome(&self, payload: &[u8]) -> bool {
-        payload.get(1..=self.welcome.len()) == Some(&self.welcome)
+    pub fn beat(&self) -> Option<Duration> {
+        self.beat
     }
 
     /// What a message means that may have been sent to others before.
@@ -329,7 +374,8 @@ impl Judge {
         let held = reference.client.position();
         let goes_on = match (message, held) {
             (Down::Snap(..), None) => true,
-            (Down::Snap(..), Some(held)) => at.epoch > held.epoch,
+            // After a repair the reference goes on there, too.
+            (Down::Snap(..), Some(held)) => at > held && !reference.books.iter().any(|(is, _)| *is == at),
             (Down::Delta(head, _), Some(held)) => {
                 held.epoch == head.epoch && head.prev <= held.seq && head.seq > held.seq
             }
@@ -341,9 +387,7 @@ impl Judge {
                 && let Some(book) = reference.client.book()
             {
                 reference.books.push_back((at, book.clone()));
-                if reference.books.len() > BOOKS {
-                    reference.books.pop_front();
-                }
+                reference.forget();
             }
             return;
         }
@@ -351,11 +395,22 @@ impl Judge {
         let book_at =
             |at: Position| reference.books.iter().rev().find(|(is, _)| *is == at).map(|(_, book)| book);
         let begin = if from == Position::ZERO { Some(Book::default()) } else { book_at(from).cloned() };
-        let (Some(mut book), Some(was)) = (begin, book_at(at)) else {
+        let Some(mut book) = begin else {
             self.findings.not_compared += 1;
             return;
         };
         book.apply(delta, at.seq);
+        let Some(was) = book_at(at) else {
+            // What a snapshot went past is told step by step by others: those steps must lead to the snapshot's book.
+            if from != Position::ZERO && held.is_some_and(|held| from < at && at < held) {
+                let place = reference.books.partition_point(|(is, _)| *is < at);
+                reference.books.insert(place, (at, book));
+                reference.forget();
+            } else {
+                self.findings.not_compared += 1;
+            }
+            return;
+        };
         let (is, should) = (
             checksum(&reference.market, &book, reference.view),
             checksum(&reference.market, was, reference.view),
@@ -373,100 +428,4 @@ impl Judge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tictac_proto::model::{MarketField, SelectionKey, Side};
-    use tictac_proto::wire::{DeltaHead, FeedState, SnapHead, Times};
-
-    const EPOCH: u64 = 5;
-
-    fn level(price: i64, size: i64) -> Delta {
-        let mut delta = Delta::default();
-        delta.selection_mut(SelectionKey { id: 1, handicap: 0 }).ladder_mut(Side::Back).set(price, size);
-        delta
-    }
-
-    fn snapshot(seq: u64) -> Down {
-        let head = SnapHead {
-            market: "m".into(),
-            view: View::All,
-            at: Position::new(EPOCH, seq),
-            stop: Position::ZERO,
-            shard: 1,
-            feed: FeedState::Live,
-            times: Times::default(),
-        };
-        let mut delta = level(200, 5);
-        delta.set(MarketField::Status, Some(0.into()));
-        Down::Snap(head, delta)
-    }
-
-    fn delta(prev: u64, seq: u64, delta: Delta) -> Down {
-        let (market, view) = ("m".into(), View::All);
-        Down::Delta(DeltaHead { market, view, epoch: EPOCH, prev, seq, times: Times::default() }, delta)
-    }
-
-    fn see(judge: &mut Judge, message: &Down) -> Seen {
-        judge.see(&judge.codec.encode(message))
-    }
-
-    /// A judge that has seen a snapshot and two changes.
-    fn after_two(codec: Codec) -> Judge {
-        let mut judge = Judge::new(codec, View::All);
-        assert!(matches!(see(&mut judge, &snapshot(10)), Seen::Snapshot { place: 0, .. }));
-        for (prev, seq, size) in [(10, 12, 6), (12, 13, 7)] {
-            let seen = see(&mut judge, &delta(prev, seq, level(200, size)));
-            assert_eq!(seen, Seen::Delta { place: 0, epoch: EPOCH, prev, seq, due: None });
-        }
-        judge
-    }
-
-    #[test]
-    fn what_was_seen_is_not_decoded_again() {
-        for codec in [Codec::Json, Codec::Msgpack] {
-            let mut judge = after_two(codec);
-            let decoded = judge.findings.decoded;
-            see(&mut judge, &delta(12, 13, level(200, 7)));
-            assert_eq!((judge.findings.decoded, decoded, judge.findings.wrong), (3, 3, 0));
-        }
-    }
-
-    #[test]
-    fn a_merged_delta_must_lead_to_the_book_that_steps_led_to() {
-        for (size, wrong) in [(7, 0), (6, 1)] {
-            let mut judge = after_two(Codec::Json);
-            see(&mut judge, &delta(10, 13, level(200, size)));
-            assert_eq!(
-                (judge.findings.wrong, judge.findings.compared),
-                (wrong, 1 - wrong),
-                "{:?}",
-                judge.findings
-            );
-        }
-    }
-
-    #[test]
-    fn a_checksum_is_that_of_the_book_there() {
-        let mut judge = after_two(Codec::Msgpack);
-        let right = checksum(&"m".into(), judge.newest(0).unwrap().1, View::All);
-        for (seq, said, wrong) in [(13, right, 0), (13, right ^ 1, 1), (12, right, 2)] {
-            let at = Position::new(EPOCH, seq);
-            see(&mut judge, &Down::Crc { market: "m".into(), view: View::All, at, checksum: said });
-            assert_eq!(judge.findings.wrong, wrong);
-        }
-        assert_eq!(judge.findings.checksums, 1);
-    }
-
-    #[test]
-    fn what_nobody_can_read_is_wrong_and_a_heartbeat_is_its_client_s() {
-        let mut judge = Judge::new(Codec::Json, View::All);
-        assert_eq!(judge.see(b"{\"t\":\"delta\""), Seen::Wrong);
-        assert_eq!(judge.findings.wrong, 1);
-        let heartbeat = Heartbeat { now: 1, echo: Some(2), behind: 3, as_of: None, digest: 4 };
-        for codec in [Codec::Json, Codec::Msgpack] {
-            let judge = Judge::new(codec, View::All);
-            assert_eq!(judge.heartbeat(&codec.encode(Down::Hb(heartbeat))).map(|hb| hb.digest), Some(4));
-            assert_eq!(judge.heartbeat(&codec.encode(snapshot(1))), None);
-        }
-    }
-}
+mod tests;

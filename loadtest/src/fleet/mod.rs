@@ -3,11 +3,15 @@
 
 mod books;
 mod client;
+mod early;
 pub mod events;
 pub mod frames;
 pub mod judge;
 mod pace;
+mod served;
 mod storm;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,9 +25,11 @@ use tictac_proto::model::{MarketId, View};
 use tictac_proto::wire::{Codec, Conflate};
 
 use client::{Client, Step};
+pub use early::Early;
 use judge::Judge;
 use pace::Paced;
 pub use pace::Slowness;
+use served::Clock;
 pub use storm::Back;
 
 /// What one read may bring.
@@ -78,6 +84,8 @@ pub struct Plan {
     pub ramp: u32,
     /// How often each pings; `None` for a server that does not listen.
     pub ping_every: Option<Duration>,
+    /// How long a client may be without any frame, of the time in which this fleet reads; `None` for a server that owes none.
+    pub silence: Option<Duration>,
     /// The server is the floor: nothing is subscribed.
     pub floor: bool,
 }
@@ -109,6 +117,8 @@ pub struct Totals {
     pub wrong_digests: u64,
     /// Connections that ended though nobody wished it.
     pub closed: u64,
+    /// Changes that came before they were due: no latencies.
+    pub early: Early,
     /// Markets that a client which came back had as they are.
     pub exact: u64,
     /// Those that it was brought up to date in by a difference.
@@ -143,6 +153,7 @@ impl Totals {
             digests: 0,
             wrong_digests: 0,
             closed: 0,
+            early: Early::default(),
             exact: 0,
             caught_up: 0,
             latency: histogram()?,
@@ -167,6 +178,8 @@ pub struct Fleet {
     ready: usize,
     /// Those that do not read as fast as it comes, when paces are kept.
     paced: Paced,
+    /// How long it has read.
+    clock: Clock,
     /// What happened since the last [`Fleet::reset`].
     pub totals: Totals,
     /// The same of clients that read slowly.
@@ -200,6 +213,7 @@ impl Fleet {
             pinged: 0,
             ready: 0,
             paced: Paced::default(),
+            clock: Clock::default(),
             totals: Totals::new()?,
             slow: Totals::new()?,
         })
@@ -260,8 +274,10 @@ impl Fleet {
             let due = (self.begun.elapsed().as_secs_f64() * f64::from(self.plan.ramp)) as usize + 1;
             while self.clients.len() < due.min(self.plan.clients) {
                 let number = self.clients.len();
-                let client = Client::connect(&self.plan, number, &mut self.judge, self.poll.registry())
-                    .with_context(|| format!("client {number} can't connect to {}", self.plan.address))?;
+                let mut client =
+                    Client::connect(&self.plan, number, &mut self.judge, self.poll.registry())
+                        .with_context(|| format!("client {number} can't connect to {}", self.plan.address))?;
+                client.heard(self.clock.ran());
                 self.clients.push(client);
             }
             self.turn(Duration::from_millis(1))?;
@@ -335,6 +351,8 @@ impl Fleet {
             let Some(number) = self.again.pop_front() else { break };
             self.read(number);
         }
+        self.clock.turned();
+        self.look_for_silent();
         self.ping();
         self.read_slowly();
         Ok(())
@@ -346,7 +364,11 @@ impl Fleet {
         }
         let Some(client) = self.clients.get_mut(number) else { return };
         let totals = if self.plan.pace(number) == Pace::Full { &mut self.totals } else { &mut self.slow };
+        let frames = totals.frames;
         let step = client.read(&self.plan, &mut self.buffer, usize::MAX, &mut self.judge, totals);
+        if totals.frames > frames {
+            client.heard(self.clock.ran());
+        }
         // One that just got all it follows may have more to read, too.
         if matches!(step, Step::More | Step::Ready) {
             self.again.push_back(number);

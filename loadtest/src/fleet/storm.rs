@@ -44,6 +44,7 @@ impl Fleet {
                 client
                     .reconnect(&self.plan, next, &self.judge, self.poll.registry())
                     .with_context(|| format!("client {next} can't connect to {}", self.plan.address))?;
+                client.heard(self.clock.ran());
                 next += 1;
             }
             if answered.is_none() && is_answered >= self.plan.clients as u64 {

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::fleet::Totals;
+use crate::fleet::{Early, Totals};
 
 /// Latencies, µs.
 pub type Histogram = hdrhistogram::Histogram<u64>;
@@ -48,6 +48,8 @@ pub struct Sum {
     pub wrong_digests: u64,
     /// Connections that ended though nobody wished it.
     pub closed: u64,
+    /// Changes that came before they were due.
+    pub early: Early,
     /// Due to delivered, µs, of feeds whose changes say when they were due.
     pub latency: Histogram,
     /// From the connect to the last first book, µs.
@@ -71,6 +73,7 @@ impl Sum {
             digests: 0,
             wrong_digests: 0,
             closed: 0,
+            early: Early::default(),
             latency: histogram()?,
             ready: histogram()?,
         })
@@ -95,6 +98,7 @@ impl Sum {
             digests: totals.digests,
             wrong_digests: totals.wrong_digests,
             closed: totals.closed,
+            early: if measured { totals.early } else { Early::default() },
             latency,
             ready: totals.ready.clone(),
         }
@@ -112,6 +116,7 @@ impl Sum {
         self.digests += other.digests;
         self.wrong_digests += other.wrong_digests;
         self.closed += other.closed;
+        self.early.add(other.early);
         // Both have the same bounds, so that they always fit.
         let _ = self.latency.add(&other.latency);
         let _ = self.ready.add(&other.ready);

@@ -6,10 +6,14 @@ use super::BUSY;
 pub use super::counts::{Histogram, Sum, histogram, quantile_ms};
 use super::group::Second;
 use super::reference::Outcome;
+use crate::fleet::Early;
 use crate::scenario::{Group, Scenario};
 
 /// Seconds without anything, though every client is owed a heartbeat in each, that fail a run.
 const SILENT: usize = 3;
+
+/// How long is measured before every client must have heard a heartbeat, s.
+const HEARTBEAT_WITHIN: f64 = 3.0;
 
 /// What is known of one group, or of all.
 #[derive(Debug, Clone)]
@@ -144,6 +148,8 @@ pub struct ReferenceFigures {
     pub wrong: u64,
     /// How often a market was tradable until a price message said that it was not: no stop had come before.
     pub stale_opens: u64,
+    /// Changes that came before their source made them.
+    pub early: Early,
 }
 
 impl ReferenceFigures {
@@ -154,6 +160,7 @@ impl ReferenceFigures {
         self.agreed += other.agreed;
         self.wrong += other.wrong;
         self.stale_opens += other.stale_opens;
+        self.early.add(other.early);
         // Both have the same bounds, so that they always fit.
         let _ = self.latency.add(&other.latency);
     }
@@ -162,6 +169,8 @@ impl ReferenceFigures {
 /// What came of comparing books with documents.
 #[derive(Debug, Clone, Default)]
 pub struct Compared {
+    /// Markets that were to be compared.
+    pub sampled: u64,
     /// Books that were the document's.
     pub equal: u64,
     /// Markets that were gone meanwhile.
@@ -200,6 +209,7 @@ impl Point {
         })
     }
 
+    /// Adds what a group measured in this second, or, after a pause of the tester, in several, of which this is one.
     pub(super) fn add(&mut self, second: &Second) {
         self.deliveries += second.sum.deliveries as f64 / second.took;
         self.bytes += second.sum.bytes as f64 / second.took;
@@ -268,6 +278,7 @@ impl Figures {
             agreed: 0,
             wrong: 0,
             stale_opens: 0,
+            early: Early::default(),
         };
         Ok(Self {
             name: scenario.name.clone(),
@@ -380,6 +391,26 @@ impl Figures {
         );
         note(self.compared.wrong.len() as u64, "books were not found to be those of GET /v1/markets/{id}");
         problems.extend(self.compared.wrong.iter().cloned());
+        let compared = &self.compared;
+        if compared.sampled > 0 && compared.equal + compared.gone == 0 && compared.wrong.is_empty() {
+            problems.push(format!("none of {} books was compared with its document", compared.sampled));
+        }
+        // One that is not served at all would not be seen in the sum of all.
+        for group in self.groups.iter().filter(|group| group.measured_s > 0.0) {
+            let (name, sum) = (&group.name, &group.sum);
+            if sum.deliveries == 0 && all.sum.deliveries > 0 {
+                problems.push(format!(
+                    "no update came to \"{name}\", though {} came to others: it is not served, or follows markets that never change; let it follow others",
+                    all.sum.deliveries
+                ));
+            }
+            if sum.digests == 0 && sum.wrong_digests == 0 && group.measured_s >= HEARTBEAT_WITHIN {
+                problems.push(format!(
+                    "no digest of \"{name}\" was heard in {:.0} s: nothing says that its clients hold what was sent",
+                    group.measured_s
+                ));
+            }
+        }
         if all.wrong > 0 {
             let other = all.wrong.saturating_sub(all.sum.undeclared + all.sum.wrong_digests);
             if other > 0 {
@@ -405,9 +436,21 @@ impl Figures {
                 all.not_compared, all.compared
             ));
         }
+        let mut early = all.sum.early;
+        early.add(self.reference.early);
+        if early.count > 0 {
+            self.warnings.push(format!(
+                "{} changes came before they were made: the clocks differ by up to {:.1} ms; latencies are that wrong, so set the clocks",
+                early.count,
+                early.most_us as f64 / 1e3
+            ));
+        }
         if self.compared.gone > 0 {
             self.warnings
                 .push(format!("{} markets were gone before their books were compared", self.compared.gone));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

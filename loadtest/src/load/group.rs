@@ -21,6 +21,12 @@ const SLICE: Duration = Duration::from_millis(20);
 const WATCHING: Duration = Duration::from_millis(1);
 /// Books of a watched market that are remembered.
 const BOOKS: usize = 256;
+/// How long a client may take to come to where the others were: more than the longest conflation, and a pause of the gateway.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// How long after its document is gone a client may take to hear that a market is.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
+/// A second that is shorter than this says nothing: it is part of the one before it.
+const SHORTEST: Duration = Duration::from_millis(500);
 /// What a document shows is on its way to the clients, if it is not here yet.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
@@ -35,6 +41,8 @@ pub enum Order {
     Watch(MarketId),
     /// Compare with a document of the watched market.
     Check(Box<Json>),
+    /// The watched market has no document any more: the clients must know.
+    NoDocument,
 }
 
 /// What came of a comparison.
@@ -44,6 +52,8 @@ pub enum Checked {
     Equal,
     /// They differ, in this.
     Differs(String),
+    /// The clients were told that the market is gone.
+    Gone,
     /// No book stands where the document does.
     NotThere,
 }
@@ -53,6 +63,8 @@ pub enum Checked {
 pub struct Second {
     /// Which.
     pub at: u64,
+    /// The one after it; where the tester was paused for long, several are one.
+    pub until: u64,
     /// How long it was, s.
     pub took: f64,
     /// What happened in it.
@@ -72,7 +84,7 @@ pub enum Told {
     Connected,
     /// A second has passed.
     Second(Box<Second>),
-    /// All have passed.
+    /// All have passed; and once more when nothing more is to be done.
     Measured(Box<GroupFigures>),
     /// What came of a comparison.
     Checked(Checked),
@@ -120,10 +132,28 @@ pub fn run(
 ) {
     let teller = Teller { number, tell };
     // It fails where nobody listens, which is nobody's concern then.
-    let _ = Group::new(plan).and_then(|mut group| group.obey(&teller, seconds, orders)).or_else(|error| {
-        let figures = GroupFigures::new().context("no figures")?;
-        teller.say(Told::Failed(format!("{error:#}"), Box::new(figures)))
-    });
+    let _ = match Group::new(plan) {
+        Ok(mut group) => {
+            let obeyed = group.obey(&teller, seconds, orders);
+            // What was found since it was measured counts, too.
+            group.settle(None);
+            let figures = Box::new(group.figures);
+            teller.say(match obeyed {
+                Ok(()) => Told::Measured(figures),
+                Err(error) => Told::Failed(format!("{error:#}"), figures),
+            })
+        }
+        Err(error) => GroupFigures::new()
+            .and_then(|figures| teller.say(Told::Failed(format!("{error:#}"), Box::new(figures)))),
+    };
+}
+
+/// Where a second ends that was to end at `until` and is over after `elapsed`: after a pause of the tester it is several.
+fn extended(until: u64, elapsed: Duration, seconds: u64) -> u64 {
+    if elapsed.saturating_sub(Duration::from_secs(until)) <= SHORTEST {
+        return until;
+    }
+    (elapsed.as_secs() + 1).min(seconds).max(until)
 }
 
 struct Group {
@@ -159,7 +189,11 @@ impl Group {
                     teller.say(Told::Connected)?;
                 }
                 Ok(Order::Measure) => {
-                    self.measure(teller, seconds)?;
+                    if !self.measure(teller, seconds, orders)? {
+                        return Ok(());
+                    }
+                    self.fleet.catch_up(CATCH_UP)?;
+                    self.settle(None);
                     teller.say(Told::Measured(Box::new(self.figures.clone())))?;
                 }
                 Ok(Order::Watch(market)) => {
@@ -167,6 +201,10 @@ impl Group {
                 }
                 Ok(Order::Check(document)) => {
                     let checked = self.check(&document)?;
+                    teller.say(Told::Checked(checked))?;
+                }
+                Ok(Order::NoDocument) => {
+                    let checked = self.gone()?;
                     teller.say(Told::Checked(checked))?;
                 }
                 Err(TryRecvError::Empty) => self.read(SLICE)?,
@@ -219,13 +257,24 @@ impl Group {
         sum
     }
 
-    fn measure(&mut self, teller: &Teller, seconds: u64) -> anyhow::Result<()> {
+    /// Measures; whether it came to its end before nobody gave orders any more.
+    fn measure(&mut self, teller: &Teller, seconds: u64, orders: &Receiver<Order>) -> anyhow::Result<bool> {
         self.settle(None);
         let begun = Instant::now();
         let (mut last, mut cpu) = (begun, thread_cpu());
-        for at in 0..seconds {
-            let end = begun + Duration::from_secs(at + 1);
-            self.fleet.run(end.saturating_duration_since(Instant::now()), false, |_| {})?;
+        let mut at = 0;
+        while at < seconds {
+            let mut until = at + 1;
+            loop {
+                let end = begun + Duration::from_secs(until);
+                // Even if it is late already, what waits is read.
+                self.fleet.run(end.saturating_duration_since(Instant::now()).max(SLICE), false, |_| {})?;
+                let later = extended(until, begun.elapsed(), seconds);
+                if later == until {
+                    break;
+                }
+                until = later;
+            }
             let (now, spent) = (Instant::now(), thread_cpu());
             let took = (now - last).as_secs_f64();
             let sum = self.settle(Some(took));
@@ -233,10 +282,14 @@ impl Group {
             self.figures.cpu_s += spent - cpu;
             self.figures.busiest = self.figures.busiest.max(share);
             let wrong = self.figures.wrong + self.figures.sum.closed;
-            teller.say(Told::Second(Box::new(Second { at, took, sum, cpu: share, wrong })))?;
-            (last, cpu) = (now, spent);
+            teller.say(Told::Second(Box::new(Second { at, until, took, sum, cpu: share, wrong })))?;
+            (last, cpu, at) = (now, spent, until);
+            // Orders come one at a time, and the next only when this one is done.
+            if matches!(orders.try_recv(), Err(TryRecvError::Disconnected)) {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads for a while, and remembers how the watched market looked meanwhile.
@@ -253,12 +306,34 @@ impl Group {
         Ok(())
     }
 
+    /// Whether the clients were told that the watched market is gone.
+    fn gone(&mut self) -> anyhow::Result<Checked> {
+        let begun = Instant::now();
+        loop {
+            self.read(WATCHING)?;
+            let Some(watched) = &self.watched else { return Ok(Checked::NotThere) };
+            let holders = self.fleet.holders(&watched.market);
+            if holders == 0 {
+                return Ok(Checked::Gone);
+            }
+            if begun.elapsed() > GONE_WITHIN {
+                return Ok(Checked::Differs(format!(
+                    "{}: the gateway has no document of it, and {holders} clients were not told that it is gone",
+                    watched.market
+                )));
+            }
+        }
+    }
+
     fn check(&mut self, document: &Json) -> anyhow::Result<Checked> {
         let number = |key: &str| document[key].as_u64().unwrap_or(0);
         let at = Position::new(number("epoch"), number("seq"));
         let begun = Instant::now();
         loop {
             self.read(WATCHING)?;
+            if self.watched.as_ref().is_some_and(|watched| self.fleet.holders(&watched.market) == 0) {
+                return Ok(Checked::Gone);
+            }
             let books = self.watched.as_ref().map(|watched| &watched.books);
             let Some((newest, book)) = books.and_then(VecDeque::back) else { return Ok(Checked::NotThere) };
             let same = books.and_then(|books| books.iter().find(|(is, _)| *is == at));
@@ -280,3 +355,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! of each that is looked at closely ([`reference`]); in the end the documents.
 
 pub mod counts;
+pub mod documents;
 pub mod figures;
 pub mod follows;
 pub mod group;
@@ -34,6 +35,8 @@ const COMPARE_WITHIN: Duration = Duration::from_secs(15);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Each pings so often, as a browser does.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// How long a client may be without any frame; heartbeats come every second.
+const SILENCE: Duration = Duration::from_secs(5);
 /// What else is open beside the clients' sockets.
 const OTHER_FILES: u64 = 64;
 /// What waits to be heard.
@@ -70,6 +73,7 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
             paces: Vec::new(),
             ramp: group.ramp,
             ping_every: Some(PING_EVERY),
+            silence: Some(SILENCE),
             floor: false,
         });
     }
@@ -189,6 +193,7 @@ impl Stage<'_, '_> {
             let view = self.scenario.groups[number].view;
             for market in markets {
                 self.progress.comparing(market);
+                self.figures.compared.sampled += 1;
                 let compared = self.compare(number, market, view);
                 match compared {
                     Ok(true) => self.figures.compared.equal += 1,
@@ -229,19 +234,20 @@ impl Stage<'_, '_> {
         while open > 0 {
             match self.next()? {
                 (_, Told::Second(second)) => {
-                    let at = second.at as usize;
-                    while points.len() <= at {
-                        points.push((0, Point::new()?));
-                    }
-                    let (heard, point) = &mut points[at];
-                    *heard += 1;
-                    point.add(&second);
-                    if *heard == self.groups.len() {
-                        point.settle();
-                        let watched =
-                            || references.iter().filter_map(Reference::last_p99_ms).reduce(f64::max);
-                        let p99 = point.p99_ms.or_else(watched);
-                        self.progress.second(point, self.scenario, p99);
+                    for at in second.at as usize..second.until as usize {
+                        while points.len() <= at {
+                            points.push((0, Point::new()?));
+                        }
+                        let (heard, point) = &mut points[at];
+                        *heard += 1;
+                        point.add(&second);
+                        if *heard == self.groups.len() {
+                            point.settle();
+                            let watched =
+                                || references.iter().filter_map(Reference::last_p99_ms).reduce(f64::max);
+                            let p99 = point.p99_ms.or_else(watched);
+                            self.progress.second(point, self.scenario, p99);
+                        }
                     }
                 }
                 (number, Told::Measured(group)) => {
@@ -255,10 +261,9 @@ impl Stage<'_, '_> {
         Ok(())
     }
 
-    /// Whether the group's book is the document's; `false` where the market is gone.
+    /// Whether the group's book is the document's; `false` where the clients were told that the market is gone.
     fn compare(&mut self, number: usize, market: &MarketId, view: View) -> anyhow::Result<bool> {
-        let name = view.depth().map_or_else(|| "all".to_owned(), |depth| depth.to_string());
-        let path = format!("/v1/markets/{market}?view={name}");
+        let path = documents::path(market, view);
         let begun = Instant::now();
         self.order(number, Order::Watch(market.clone()))?;
         while begun.elapsed() < COMPARE_WITHIN {
@@ -268,14 +273,17 @@ impl Stage<'_, '_> {
                 .runtime
                 .block_on(answer)
                 .with_context(|| format!("GET {path} is not answered within {ANSWER_WITHIN:?}"))??;
-            if response.status == 404 {
-                return Ok(false);
+            let is_there = response.status != 404;
+            if is_there {
+                ensure!(response.status == 200, "GET {path} is answered by {}", response.status);
+                self.order(number, Order::Check(Box::new(response.json()?)))?;
+            } else {
+                self.order(number, Order::NoDocument)?;
             }
-            ensure!(response.status == 200, "GET {path} is answered by {}", response.status);
-            self.order(number, Order::Check(Box::new(response.json()?)))?;
             loop {
                 match self.next()? {
                     (_, Told::Checked(Checked::Equal)) => return Ok(true),
+                    (_, Told::Checked(Checked::Gone)) => return Ok(false),
                     (_, Told::Checked(Checked::Differs(why))) => bail!("{why}"),
                     (_, Told::Checked(Checked::NotThere)) => break,
                     _ => {}
@@ -290,8 +298,19 @@ impl Stage<'_, '_> {
         let Self { groups, told, figures, .. } = self;
         // Without anybody to give orders a group ends.
         let handles: Vec<_> = groups.into_iter().map(|(_, handle)| handle).collect();
-        // What it still says must not hold it up.
-        while told.recv().is_ok() {}
+        // What it says last is what it has found in all.
+        while let Ok((number, told)) = told.recv() {
+            match told {
+                Told::Measured(group) => figures.measured(number, *group),
+                Told::Failed(why, group) => {
+                    figures.measured(number, *group);
+                    if !figures.problems.contains(&why) {
+                        figures.problems.push(why);
+                    }
+                }
+                _ => {}
+            }
+        }
         for (number, handle) in handles.into_iter().enumerate() {
             if handle.join().is_err() {
                 figures.problems.push(format!("group {} panicked", number + 1));

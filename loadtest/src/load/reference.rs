@@ -13,6 +13,7 @@ use tictac_proto::wire::{Codec, Conflate, Down, Resume};
 use tokio::sync::watch;
 
 use super::figures::{Histogram, ReferenceFigures, histogram, quantile_ms};
+use crate::fleet::Early;
 use crate::pulse::now_us;
 use crate::websocket::WsClient;
 
@@ -149,6 +150,7 @@ impl Watcher {
             agreed: 0,
             wrong: 0,
             stale_opens: 0,
+            early: Early::default(),
         };
         let (seconds, second) = (Vec::new(), histogram()?);
         let mut watcher = Self { plan, client, figures, seconds, second, p99, tradable: HashMap::new() };
@@ -235,7 +237,9 @@ impl Watcher {
                 if measuring && head.times.source > 0 {
                     // Its times are whole ms, so that this is up to one too much.
                     let late = now_us() - head.times.source * 1_000;
-                    self.second.saturating_record(u64::try_from(late).unwrap_or(0));
+                    if let Some(late) = self.figures.early.checked(late) {
+                        self.second.saturating_record(late);
+                    }
                 }
                 let held = self.client.followed.market(&head.market, self.plan.view);
                 let book = held.filter(|held| !held.in_gap()).and_then(|held| held.book());

@@ -288,6 +288,9 @@ fn pick(given: &Given<'_>) -> Result<Pick, String> {
         if ids.is_empty() || ids.iter().any(String::is_empty) {
             return Err(given.wrong("ids", "give the names of markets, such as [\"1.23\", \"1.24\"]"));
         }
+        if let Some(twice) = ids.iter().enumerate().find(|(at, id)| ids[..*at].contains(id)) {
+            return Err(given.wrong("ids", &format!("{} is there twice; name each market once", twice.1)));
+        }
         return Ok(Pick::Ids(ids.iter().map(|id| id.as_str().into()).collect()));
     }
     let at_least_one = |default: usize| match markets {

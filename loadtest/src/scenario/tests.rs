@@ -93,6 +93,7 @@ fn an_error_names_the_value_the_reason_and_the_remedy() {
         (&with("skew = 2"), &["skew = 2", "zipf"]),
         (&with("ids = [\"a\"]\npick = \"zipf\""), &["ids", "leave `pick` out"]),
         (&with("ids = [1]"), &["ids = [1]", "list of texts"]),
+        (&with("ids = [\"1.1\", \"2\", \"1.1\"]"), &["ids = ", "1.1 is there twice", "once"]),
         (&with("codec = \"json\"\nmsgpack = true"), &["codec = \"json\"", "leave one"]),
         (&with("transport = \"sse\""), &["transport = \"sse\"", "yet", "use ws"]),
         (&with("read = \"2KB/s\""), &["read = \"2KB/s\"", "yet", "leave it out"]),

@@ -1,0 +1,34 @@
+//! Where documents are.
+
+use std::fmt::Write;
+
+use tictac_proto::model::{MarketId, View};
+
+/// The path of a market's document, as a view has it.
+#[must_use]
+pub fn path(market: &MarketId, view: View) -> String {
+    let name = view.depth().map_or_else(|| "all".to_owned(), |depth| depth.to_string());
+    let mut path = String::from("/v1/markets/");
+    for byte in market.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            // A text takes whatever is written to it.
+            let _ = write!(path, "%{byte:02X}");
+        }
+    }
+    path.push_str("?view=");
+    path.push_str(&name);
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_path_can_t_hold_is_encoded() {
+        assert_eq!(path(&"1.23".into(), View::All), "/v1/markets/1.23?view=all");
+        assert_eq!(path(&"a/b?c d%é".into(), View::Three), "/v1/markets/a%2Fb%3Fc%20d%25%C3%A9?view=3");
+    }
+}
