@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mio::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ const BEGINNING: &[u8] = b"{\"t\":\"floor\",\"due\":";
 const DIGITS: usize = 16;
 /// What may be unsent; more is a floor that does not keep up, whose figures mean nothing.
 const MAX_UNSENT: usize = 256 << 20;
-/// How often sockets are looked at while nothing is due.
+/// How often sockets are looked at, whether anything is due or not.
 const IDLE: Duration = Duration::from_millis(1);
 
 /// When a frame of the floor was due; `None` where it is another's.
@@ -74,6 +74,7 @@ pub fn serve(address: SocketAddr, length: usize, orders: &Orders) -> anyhow::Res
     let mut unsent: Vec<u8> = Vec::new();
     let mut due = VecDeque::new();
     let mut pulse: Option<Pulse> = None;
+    let mut looked = Instant::now();
     loop {
         match orders.take() {
             Some(Order::Quit) => return Ok(()),
@@ -102,12 +103,14 @@ pub fn serve(address: SocketAddr, length: usize, orders: &Orders) -> anyhow::Res
                 None => wait = Duration::ZERO,
             }
         }
-        if pulse.is_none() || !all_sent {
-            poll.poll(&mut events, Some(if all_sent { IDLE } else { Duration::ZERO }))?;
+        if pulse.is_none() || !all_sent || looked.elapsed() >= IDLE {
+            let nothing_to_do = pulse.is_none() && all_sent;
+            poll.poll(&mut events, Some(if nothing_to_do { IDLE } else { Duration::ZERO }))?;
             look(&mut poll, &listener, &events, &mut clients, unsent.len())?;
+            looked = Instant::now();
         } else if !wait.is_zero() {
             // Finer than the event queue's milliseconds.
-            std::thread::sleep(wait);
+            std::thread::sleep(wait.min(IDLE));
         }
     }
 }

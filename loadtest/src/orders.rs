@@ -12,7 +12,7 @@ const WAITING: usize = 16;
 pub enum Order {
     /// `markets COUNT`
     Markets(usize),
-    /// `pulse RATE SECONDS MARKETS SKEW STOPS`
+    /// `pulse RATE SECONDS MARKETS SKEW STOPS WIDTH`
     Pulse {
         /// Changes a second.
         rate: f64,
@@ -24,6 +24,8 @@ pub enum Order {
         skew: f64,
         /// Stops a second, of the first market.
         stops: f64,
+        /// Levels that each change brings beside the one that says when it was due.
+        width: usize,
     },
     /// `quit`, or the end of the input.
     Quit,
@@ -35,8 +37,8 @@ impl Order {
     pub fn line(&self) -> String {
         match self {
             Self::Markets(count) => format!("markets {count}\n"),
-            Self::Pulse { rate, seconds, markets, skew, stops } => {
-                format!("pulse {rate} {seconds} {markets} {skew} {stops}\n")
+            Self::Pulse { rate, seconds, markets, skew, stops, width } => {
+                format!("pulse {rate} {seconds} {markets} {skew} {stops} {width}\n")
             }
             Self::Quit => "quit\n".into(),
         }
@@ -63,9 +65,10 @@ impl Order {
                 markets: number(3)? as usize,
                 skew: number(4)?,
                 stops: number(5)?,
+                width: number(6)? as usize,
             }),
             Some("quit") => Ok(Self::Quit),
-            _ => Err(format!("{line:?}: markets COUNT, pulse RATE SECONDS MARKETS SKEW STOPS or quit")),
+            _ => Err(format!("{line:?}: markets COUNT, pulse RATE SECONDS MARKETS SKEW STOPS WIDTH or quit")),
         }
     }
 }
@@ -115,11 +118,11 @@ mod tests {
 
     #[test]
     fn an_order_is_read_as_it_is_written() {
-        let pulse = Order::Pulse { rate: 0.5, seconds: 2.5, markets: 20, skew: 1.0, stops: 2.0 };
+        let pulse = Order::Pulse { rate: 0.5, seconds: 2.5, markets: 20, skew: 1.0, stops: 2.0, width: 3 };
         for order in [Order::Markets(7), pulse, Order::Quit] {
             assert_eq!(Order::read(&order.line()), Ok(order));
         }
-        for bad in ["", "pulse", "pulse x 1 1 1 0", "pulse 1 1 1 -1 0", "pulse 1 1 1 1", "stop"] {
+        for bad in ["", "pulse", "pulse x 1 1 1 0 0", "pulse 1 1 1 -1 0 0", "pulse 1 1 1 1 0", "stop"] {
             assert!(Order::read(bad).is_err(), "{bad}");
         }
     }

@@ -155,13 +155,16 @@ impl Pulse {
     }
 }
 
-/// A change that was due then.
+/// A change that was due then, with so many other levels.
 #[must_use]
-pub fn change(number: usize, due: i64, count: u64) -> Update {
+pub fn change(number: usize, due: i64, count: u64, width: usize) -> Update {
     let mut delta = Delta::default();
     let selection = delta.selection_mut(SelectionKey { id: 1, handicap: 0 });
     let level = i64::try_from(count % MOVING).unwrap_or(0);
     selection.ladder_mut(Side::Back).set(BEST - level, due);
+    for price in (BEST..).take(width) {
+        selection.ladder_mut(Side::Traded).set(price, 1_000 + i64::try_from(count).unwrap_or(0));
+    }
     Update::Change { market: market(number), delta, rollback: false }
 }
 
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_change_says_when_it_was_due_and_an_image_nothing() {
-        let Update::Change { delta, .. } = change(1, 1_795_656_390_185_123, 7) else { panic!() };
+        let Update::Change { delta, .. } = change(1, 1_795_656_390_185_123, 7, 2) else { panic!() };
         assert_eq!(due_of(&delta), Some(1_795_656_390_185_123));
         let Update::Image { book, .. } = image(1) else { panic!() };
         assert_eq!(due_of(&Book::default().diff(&book)), None);

@@ -55,10 +55,10 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
                 runtime.block_on(listed(&gateway.address.to_string(), count))?;
                 println!("ready {count}");
             }
-            Order::Pulse { rate, seconds, markets, skew, stops } => {
+            Order::Pulse { rate, seconds, markets, skew, stops, width } => {
                 let (time, begun) = (Duration::from_secs_f64(seconds), now_us());
                 let stops = (stops > 0.0).then(|| Stops { next: begun, gap: 1e6 / stops, is_open: true });
-                let count = outlet.pulse(Pulse::new(begun, rate, time, markets, skew), stops)?;
+                let count = outlet.pulse(Pulse::new(begun, rate, time, markets, skew), stops, width)?;
                 println!("done {count}");
             }
             Order::Quit => break,
@@ -94,7 +94,7 @@ impl Outlet {
     }
 
     /// Says what is due, when it is due, until there is no more; in the end the first market is open.
-    fn pulse(&mut self, mut pulse: Pulse, mut stops: Option<Stops>) -> anyhow::Result<u64> {
+    fn pulse(&mut self, mut pulse: Pulse, mut stops: Option<Stops>, width: usize) -> anyhow::Result<u64> {
         let mut due = VecDeque::new();
         while let Some(next) = pulse.next_due() {
             let next = stops.as_ref().map_or(next, |stops| next.min(stops.next));
@@ -109,7 +109,7 @@ impl Outlet {
             let (mut updates, mut first) = (Vec::with_capacity(due.len()), None);
             for (i, (market, at)) in due.drain(..).enumerate() {
                 first.get_or_insert(at);
-                updates.push(pulse::change(market, at, pulse.count() + i as u64));
+                updates.push(pulse::change(market, at, pulse.count() + i as u64, width));
             }
             if let Some(first) = first {
                 self.say(updates, first)?;

@@ -155,7 +155,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(Case {
         kind: Kind::Slow,
         name: "slow 500 of 10000".into(),
-        rate: 20.0,
+        rate: 5.0,
         conflate: Conflate::Auto,
         ..hot(10_000, 0.0)
     });

@@ -55,7 +55,7 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     let Case { rate, seconds, markets, skew, .. } = *case;
     // The floor sends everything to everybody: as many deliveries.
     let rate = if floor { rate * case.deliveries() / case.clients as f64 } else { rate };
-    server.order(Order::Pulse { rate, seconds, markets, skew, stops: 0.0 })?;
+    server.order(Order::Pulse { rate, seconds, markets, skew, stops: 0.0, width: 0 })?;
     fleet.run(Duration::from_secs_f64(seconds), true, |totals| {
         let p99 = totals.latency.value_at_quantile(0.99) as f64 / 1e3;
         say(&format!("{} delivered, p99 {p99:.1} ms", totals.deltas));

@@ -80,7 +80,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=99))]
     pub runs: u64,
     /// How long one turn measures, s.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
     /// The CPU of the server.
     #[arg(long, default_value_t = 0)]

@@ -17,6 +17,10 @@ const ONE_OF: usize = 20;
 const BYTES: u32 = 2_048;
 /// How old an echo may be for a client to take itself to be live: two and a half of a gateway's heartbeats.
 const BOUND: Duration = Duration::from_millis(2_500);
+/// How long it takes at least, s: slow ones get behind slowly.
+const SECONDS: f64 = 8.0;
+/// Levels of each change beside one: about a kilobyte in all.
+const WIDTH: usize = 60;
 /// Stops a second.
 const STOPS: f64 = 2.0;
 
@@ -67,8 +71,9 @@ pub fn slow(program: &Path, case: &Case, with: bool, cpu: Option<usize>) -> anyh
     fleet.reset()?;
     fleet.keep_pace();
     let before = server.cpu_seconds()?;
-    let Case { rate, seconds, markets, skew, .. } = *case;
-    server.order(Order::Pulse { rate, seconds, markets, skew, stops: STOPS })?;
+    let Case { rate, markets, skew, .. } = *case;
+    let seconds = case.seconds.max(SECONDS);
+    server.order(Order::Pulse { rate, seconds, markets, skew, stops: STOPS, width: WIDTH })?;
     fleet.run(Duration::from_secs_f64(seconds), true, |totals| {
         let p99 = totals.latency.value_at_quantile(0.99) as f64 / 1e3;
         say(&format!("{} delivered, p99 {p99:.1} ms", totals.deltas));

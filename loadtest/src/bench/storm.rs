@@ -42,7 +42,7 @@ pub fn storm(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> anyho
     let (mut fleet, _) = connected(plan(&server, who, case))?;
     let Case { rate, markets, skew, .. } = *case;
     let rate = if floor { rate * case.deliveries() / case.clients as f64 } else { rate };
-    server.order(Order::Pulse { rate, seconds: SECONDS, markets, skew, stops: 0.0 })?;
+    server.order(Order::Pulse { rate, seconds: SECONDS, markets, skew, stops: 0.0, width: 0 })?;
     let begun = Instant::now();
     fleet.run(BEFORE, true, |_| {})?;
     fleet.ensure_right()?;
