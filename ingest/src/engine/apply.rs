@@ -124,6 +124,8 @@ impl Engine {
             });
         }
         let own = self.hold_change(market, &mut delta);
+        // What a stop may name.
+        let stands = [MarketField::Event, MarketField::Type].iter().any(|f| delta.get(*f).is_some());
         // Without an event a market is one of its own.
         if delta.get(MarketField::Event) == Some(None) {
             delta.set(MarketField::Event, Some(Value::Text(market.clone())));
@@ -139,6 +141,7 @@ impl Engine {
                 self.relocate(source, market, event.clone(), home, book, times)?;
                 self.keep_own(market, own);
                 self.hold_again(market, times);
+                self.doubt_stops(source, market, times);
                 return Ok(());
             }
         }
@@ -161,6 +164,9 @@ impl Engine {
             self.rehome(market, event, shard);
             self.hold_again(market, times);
         }
+        if stands {
+            self.doubt_stops(source, market, times);
+        }
         Ok(())
     }
 
@@ -172,6 +178,9 @@ impl Engine {
         reason: Option<Arc<str>>,
         times: Times,
     ) {
+        if let Some(tracker) = self.sources.get_mut(source) {
+            tracker.note_stop();
+        }
         let Some(markets) = self.events.get(event) else { return };
         let named = |id: &&MarketId| {
             let mine = self.markets.get(*id).is_some_and(|m| m.source == *source);

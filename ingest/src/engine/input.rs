@@ -110,6 +110,10 @@ pub struct InputTracker {
     whole: bool,
     /// How many readings must still find the end of its stream, before what is known is what it says now.
     behind: u8,
+    /// Markets that were restored, while entries that they may hold already are read again.
+    restored: BTreeSet<MarketId>,
+    /// Whether a stop was among those.
+    stopped_again: bool,
     pub(super) told: Option<FeedState>,
 }
 
@@ -138,6 +142,8 @@ impl InputTracker {
             started: false,
             whole: false,
             behind: 0,
+            restored: BTreeSet::new(),
+            stopped_again: false,
             told: None,
         }
     }
@@ -191,6 +197,27 @@ impl InputTracker {
     /// Its stream was read, to the end or not.
     pub fn handle_stream_end(&mut self, reached: bool) {
         self.behind = if reached { self.behind.saturating_sub(1) } else { self.behind.max(1) };
+        if self.behind == 0 {
+            (self.restored, self.stopped_again) = (BTreeSet::new(), false);
+        }
+    }
+
+    /// A market's book came from the log, and may be further than what is read of the stream next.
+    pub fn note_restored(&mut self, market: MarketId) {
+        if self.is_stream() && self.behind > 0 {
+            self.restored.insert(market);
+        }
+    }
+
+    /// A stop was read.
+    pub fn note_stop(&mut self) {
+        self.stopped_again |= !self.restored.is_empty();
+    }
+
+    /// Whether a stop that was read again may have been of this market, and was not taken for its: it stood elsewhere by then.
+    #[must_use]
+    pub fn may_have_missed_a_stop(&self, market: &str) -> bool {
+        self.stopped_again && self.restored.contains(market)
     }
 
     /// Whether its markets are known as they are now.
@@ -258,6 +285,7 @@ impl InputTracker {
     /// A market was imaged, or is over or gone.
     pub fn trust(&mut self, market: &str) {
         self.wanted.remove(market);
+        self.restored.remove(market);
         if self.untrusted.remove(market) && self.untrusted.is_empty() {
             self.lost = false;
             self.waiting_since = None;

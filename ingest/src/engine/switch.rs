@@ -105,7 +105,7 @@ impl Engine {
         markets.iter().for_each(|market| self.want(market, times, now));
     }
 
-    fn want(&mut self, market: &MarketId, times: Times, now: i64) {
+    pub(super) fn want(&mut self, market: &MarketId, times: Times, now: i64) {
         let over = self.book(market).is_none_or(|book| book.status().is_terminal());
         let Some(meta) = self.markets.get_mut(market).filter(|_| !over) else { return };
         meta.unconfirmed = true;

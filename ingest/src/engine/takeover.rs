@@ -2,7 +2,9 @@
 //!
 //! Of a source that is read from a stream the log says how far it holds it for sure (`resume`, see `checkpoint`). It is
 //! read on from there, so that nothing needs an image. Some entries are applied again, to books that hold them: all of
-//! them are absolute, and until the stream's end is reached the source's feed is recovering.
+//! them are absolute, and until the stream's end is reached the source's feed is recovering. Only whom a stop names depends
+//! on where markets stood when it came: one that is told again where it stands, after a stop was read again, is suspended
+//! until it is imaged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -177,6 +179,9 @@ impl Engine {
                     meta.partial = false;
                 }
                 let room = self.add_source(&source, Lane::Lossy, now);
+                if let Some(tracker) = self.sources.get_mut(&source) {
+                    tracker.note_restored(id.clone());
+                }
                 if !stored.book.status().is_terminal()
                     && room
                     && let Some(tracker) = self.sources.get_mut(&source)
@@ -189,6 +194,14 @@ impl Engine {
         }
         self.shard_mut(shard).sequencer.restore(books);
         orphans
+    }
+
+    /// A market was told where it stands. If it was restored it stood there already, and not where a stop that was read again
+    /// before found it the first time.
+    pub(super) fn doubt_stops(&mut self, source: &str, market: &MarketId, times: Times) {
+        if self.sources.get(source).is_some_and(|tracker| tracker.may_have_missed_a_stop(market)) {
+            self.want(market, times, times.received);
+        }
     }
 
     /// Whether our own book of a market is less to be trusted than what is stored.

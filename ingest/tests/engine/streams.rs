@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tictac_ingest::engine::{Control, Engine};
 use tictac_ingest::stream_id::StreamId;
-use tictac_ingest::update::Update;
+use tictac_ingest::update::{StopScope, Update};
 use tictac_proto::log::CATALOGUE;
 use tictac_proto::model::{MarketField, MarketId, MarketStatus, Value};
 use tictac_proto::wire::FeedState;
@@ -280,6 +280,39 @@ proptest! {
             prop_assert_eq!(book, truth, "{}", market);
         }
     }
+}
+
+/// The stop of its event finds it elsewhere when it is read again, and the opening before it is read again, too.
+#[test]
+fn a_market_that_left_a_stopped_event_is_not_opened_by_what_is_read_again() {
+    let stream = [
+        image("1.1", "e4"),
+        set("1.1", MarketField::Status, MarketStatus::Open.code()),
+        Update::Stop { event: "e4".into(), scope: StopScope::Event, reason: Some("goal".into()) },
+        set("1.1", MarketField::Event, "e1"),
+    ];
+    let mut shelves = Shelves::default();
+    let mut owner = Reader::new();
+    owner.take_over(&mut shelves);
+    owner.read(&stream, 1);
+    shelves.write(&mut owner.engine, NOW);
+    // A cut begins here, and is written.
+    owner.engine.handle_time(NOW);
+    owner.engine.handle_time(NOW);
+    owner.read(&stream, 3);
+    alive(&mut owner, &mut shelves, NOW + 500);
+    shelves.write(&mut owner.engine, NOW);
+    assert_eq!(status(&owner.engine, "1.1"), MarketStatus::Suspended);
+
+    let mut next = Reader::new();
+    next.take_over(&mut shelves);
+    assert_eq!(next.read, 1, "what came after the cut is read again");
+    next.read(&stream, 3);
+    assert_eq!(status(&next.engine, "1.1"), MarketStatus::Suspended);
+    let asked = next.engine.take_control(NOW).into_iter().map(|c| c.1);
+    assert!(asked.into_iter().any(|c| c == Control::Image(vec!["1.1".into()])), "only an image opens it");
+    next.engine.handle_updates(&next.source, [image("1.1", "e1")], times(NOW));
+    assert_eq!(status(&next.engine, "1.1"), MarketStatus::Open);
 }
 
 #[test]
