@@ -31,7 +31,7 @@ pub struct Slow {
     pub p99: f64,
     /// The same of stops.
     pub stop_p99: f64,
-    /// What healthy ones got as a share of what was due: less where changes were merged, and stops come beside them.
+    /// The share of the changes due that healthy ones got one by one, and not merged with others.
     pub share: f64,
     /// How many slow ones there are.
     pub slow: usize,
@@ -95,7 +95,7 @@ pub fn slow(program: &Path, case: &Case, with: bool, cpu: Option<usize>) -> anyh
     Ok(Slow {
         p99: ms(&fleet.totals.latency),
         stop_p99: ms(&fleet.totals.stops),
-        share: fleet.totals.deltas as f64 / (count as f64 * (case.clients - slow) as f64),
+        share: fleet.totals.latency.len() as f64 / (count as f64 * (case.clients - slow) as f64),
         slow,
         slowness,
         slow_deltas: fleet.slow.deltas as f64 / slow.max(1) as f64,
