@@ -5,7 +5,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::MonotonicClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tictac_proto::model::MarketId;
 
 use crate::metrics::Metrics;
@@ -144,11 +147,14 @@ impl Limits {
     }
 }
 
+/// With the plain clock: the default one keeps its calibration in each limiter, and there are two a connection.
+type Limiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
 /// One connection's own limits.
 #[derive(Debug)]
 pub struct Pace {
-    messages: DefaultDirectRateLimiter,
-    snapshots: DefaultDirectRateLimiter,
+    messages: Limiter,
+    snapshots: Limiter,
     refused: u32,
 }
 
@@ -157,8 +163,8 @@ impl Pace {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         Self {
-            messages: RateLimiter::direct(quota(settings.messages)),
-            snapshots: RateLimiter::direct(quota(settings.snapshots)),
+            messages: RateLimiter::direct_with_clock(quota(settings.messages), MonotonicClock),
+            snapshots: RateLimiter::direct_with_clock(quota(settings.snapshots), MonotonicClock),
             refused: 0,
         }
     }

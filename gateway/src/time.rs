@@ -21,6 +21,12 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
-        Now { mono: self.start.elapsed().as_millis() as i64, wall }
+        Now { mono: self.mono(), wall }
+    }
+
+    /// Now, by the clock that never jumps: half the cost.
+    #[must_use]
+    pub fn mono(&self) -> i64 {
+        self.start.elapsed().as_millis() as i64
     }
 }

@@ -23,6 +23,9 @@ const LOG: MemorySettings =
     MemorySettings { entries: 16_384, bytes: 64 << 20, lease: Duration::from_secs(3) };
 /// How long the gateway may take until it serves them.
 const LISTED_WITHIN: Duration = Duration::from_secs(30);
+/// Changes that are due within this of a message go with the next one, as sources do it, µs; they count as late from when they
+/// were due all the same. Stops do not wait.
+const GAP: i64 = 1_000;
 /// Markets imaged in one message.
 const IMAGES: usize = 64;
 
@@ -95,8 +98,9 @@ impl Outlet {
 
     /// Says what is due, when it is due, until there is no more; in the end the first market is open.
     fn pulse(&mut self, mut pulse: Pulse, mut stops: Option<Stops>, width: usize) -> anyhow::Result<u64> {
-        let mut due = VecDeque::new();
+        let (mut due, mut earliest) = (VecDeque::new(), i64::MIN);
         while let Some(next) = pulse.next_due() {
+            let next = next.max(earliest);
             let next = stops.as_ref().map_or(next, |stops| next.min(stops.next));
             let now = now_us();
             if next > now {
@@ -104,6 +108,9 @@ impl Outlet {
             }
             if let Some((update, at)) = stops.as_mut().and_then(|stops| stops.take_due(now_us())) {
                 self.say(vec![update], at)?;
+            }
+            if now_us() < earliest {
+                continue;
             }
             pulse.take_due(now_us(), &mut due);
             let (mut updates, mut first) = (Vec::with_capacity(due.len()), None);
@@ -113,6 +120,7 @@ impl Outlet {
             }
             if let Some(first) = first {
                 self.say(updates, first)?;
+                earliest = now_us() + GAP;
             }
         }
         if stops.is_some_and(|stops| !stops.is_open) {

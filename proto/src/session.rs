@@ -374,6 +374,16 @@ impl Session {
         self.later.iter().map(|id| self.subscriptions[*id].due).min()
     }
 
+    /// Reads a little of everything that planning will read, so that it is near by then. The value means nothing.
+    #[must_use]
+    pub fn look_ahead(&self) -> usize {
+        let next = self.dirty.front().and_then(|id| self.subscriptions.get(*id));
+        let next = next.map_or(0, |s| s.run as usize + usize::from(s.awaiting) + s.due as usize);
+        let queues = self.partial.len() + self.stops.len() + self.orphans.len() + self.control.len();
+        let rest = self.later.len() + self.needs.len() + self.plan.len() + usize::from(self.heartbeat_due);
+        next.wrapping_add(queues + rest).wrapping_add(self.heard as usize + self.counters.bytes as usize)
+    }
+
     /// Bytes of a frame that was begun: they go out before anything else.
     #[must_use]
     pub fn unfinished(&self) -> usize {

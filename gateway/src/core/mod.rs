@@ -170,12 +170,16 @@ pub struct Core {
     needy: Vec<SessionId>,
     /// When sources said the stops that came since they were taken, Unix ms.
     stops_said: Vec<i64>,
+    /// Sessions that are to be closed.
+    closing: usize,
 }
 
 /// Stops whose way is measured in one pass.
 const MAX_STOPS_SAID: usize = 256;
 
-struct LocalRuns<'a>(&'a HashMap<RunId, Local, RandomState>);
+/// The runs of a core, for its sessions.
+#[derive(Debug)]
+pub struct LocalRuns<'a>(&'a HashMap<RunId, Local, RandomState>);
 
 impl Runs for LocalRuns<'_> {
     fn run(&self, id: usize) -> &Run {
@@ -207,6 +211,7 @@ impl Core {
             fresh: Vec::new(),
             needy: Vec::new(),
             stops_said: Vec::new(),
+            closing: 0,
         }
     }
 
@@ -236,6 +241,7 @@ impl Core {
     /// A connection ended.
     pub fn disconnect(&mut self, id: SessionId) {
         let Some(client) = self.clients.try_remove(id).map(|client| *client) else { return };
+        self.closing -= usize::from(client.closing.is_some());
         let mut all: Vec<Held> = client.held.into_values().collect();
         all.sort_unstable_by_key(|h| h.run);
         for held in all {
@@ -302,6 +308,10 @@ impl Core {
     /// Why a session is to be closed, once what it is still owed has gone out.
     #[must_use]
     pub fn closing(&self, id: SessionId) -> Option<(CloseCode, &str)> {
+        // Asked of every session in every pass, and hardly ever so.
+        if self.closing == 0 {
+            return None;
+        }
         self.clients.get(id)?.closing.as_ref().map(|(code, why)| (*code, why.as_str()))
     }
 
@@ -311,6 +321,7 @@ impl Core {
             && client.closing.is_none()
         {
             client.closing = Some((code, why.into()));
+            self.closing += 1;
             self.dirty.push(id);
         }
     }
@@ -392,10 +403,22 @@ impl Core {
         shards.into_iter().filter(|s| !s.1.is_zero()).collect()
     }
 
+    /// Looks at what [`Core::output`] will need, of sessions that come next: each is far apart in memory, and what several
+    /// wait for is waited for once.
+    pub fn look_ahead(&self, ids: &[SessionId]) {
+        for client in ids.iter().filter_map(|id| self.clients.get(*id)) {
+            std::hint::black_box(client.session.look_ahead());
+        }
+    }
+
     /// A session with the runs it reads, to plan and to write.
-    pub fn output<R>(&mut self, id: SessionId, f: impl FnOnce(&mut Session, &dyn Runs) -> R) -> Option<R> {
+    pub fn output<R>(
+        &mut self,
+        id: SessionId,
+        f: impl FnOnce(&mut Session, Wire, &LocalRuns<'_>) -> R,
+    ) -> Option<R> {
         let client = self.clients.get_mut(id)?;
-        let result = f(&mut client.session, &LocalRuns(&self.locals));
+        let result = f(&mut client.session, client.wire, &LocalRuns(&self.locals));
         if client.session.has_needs() {
             self.needy.push(id);
         }

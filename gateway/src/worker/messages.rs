@@ -10,7 +10,7 @@ impl Worker {
     /// A client's message: read, paced, done.
     pub(super) fn client_message(&mut self, id: SessionId, bytes: &[u8]) {
         let now = self.clock.now();
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let Some(client) = self.core.client(id) else { return };
         if let Err(refused) = conn.pace.message() {
             self.limits.count("messages");

@@ -2,6 +2,7 @@
 //! has news, and parks a connection only when its socket is full.
 
 mod accept;
+mod conn;
 mod messages;
 mod run;
 mod socket;
@@ -9,23 +10,24 @@ mod tap;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use tictac_proto::session::Session;
 use tictac_proto::wire::{CloseCode, Down, Heartbeat, Welcome};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 pub use accept::{Arrival, Peer, accept, listen};
 pub use run::{WorkerParts, run};
 pub use socket::{Asked, SocketArrival};
 pub use tap::Tap;
+
+use conn::{Conn, Conns, Sink};
 
 use crate::core::{Core, SessionId};
 use crate::feed::HubInput;
@@ -46,33 +48,15 @@ const HUB_SILENCE: i64 = 1_500;
 const SWEEP_EVERY: i64 = 5_000;
 /// Unreadable or refused messages in a row after which a client is closed.
 const MAX_BAD: u32 = 20;
-
-enum Sink {
-    Socket { stream: Rc<TcpStream>, blocked: bool },
-    Tap,
-}
-
-struct Conn {
-    sink: Sink,
-    wake: Rc<Notify>,
-    next_beat: i64,
-    blocked_since: Option<i64>,
-    close_by: Option<i64>,
-    dead: bool,
-    /// All that was to be said is written, the goodbye included.
-    said_bye: bool,
-    /// When the session is to be planned again by itself.
-    scheduled: Option<i64>,
-    pace: Pace,
-    bad: u32,
-    counted: bool,
-    _place: Option<Arc<Place>>,
-}
+/// Pieces up to so many bytes together are put into one.
+const SCRATCH: usize = 4 * 1024;
+/// Sessions that are looked at ahead of their writes.
+const AHEAD: usize = 8;
 
 /// One core's state, shared by the tasks of its thread.
 pub(crate) struct Worker {
     core: Core,
-    conns: HashMap<SessionId, Box<Conn>, RandomState>,
+    conns: Conns,
     hub: mpsc::Sender<HubInput>,
     asks: VecDeque<HubInput>,
     due: BinaryHeap<Reverse<(i64, SessionId)>>,
@@ -90,11 +74,22 @@ pub(crate) struct Worker {
     tasks: usize,
     /// What a read brings, for all connections: each is taken in at once.
     buffer: Box<[u8]>,
+    /// Several small pieces, made one: so a write costs the kernel less.
+    scratch: Vec<u8>,
     /// How often connections' tasks went on.
     turns: u64,
 }
 
 type Shared = Rc<RefCell<Worker>>;
+
+fn vouches(now: i64, heard_hub: i64) -> bool {
+    now - heard_hub <= HUB_SILENCE
+}
+
+/// What a heartbeat says the time is: never later than what is vouched for, whenever it gets through.
+fn beat_time(now: Now, heard_hub: i64) -> i64 {
+    if vouches(now.mono, heard_hub) { now.wall } else { now.wall - (now.mono - heard_hub) }
+}
 
 enum Flushed {
     Idle,
@@ -108,21 +103,14 @@ impl Worker {
         i64::from(self.settings.heartbeat_ms)
     }
 
-    fn connect(
-        &mut self,
-        wire: Wire,
-        sink: Sink,
-        place: Option<Arc<Place>>,
-        counted: bool,
-    ) -> (SessionId, Rc<Notify>) {
+    fn connect(&mut self, wire: Wire, sink: Sink, place: Option<Arc<Place>>, counted: bool) -> SessionId {
         let now = self.clock.now();
         let two_way = !matches!(wire, Wire::Sse);
         let pause_after = two_way.then_some(self.heartbeat_ms() * 5 / 2);
         let id = self.core.connect(wire, Rights::All, pause_after, now);
-        let wake = Rc::new(Notify::new());
         let conn = Conn {
             sink,
-            wake: wake.clone(),
+            blocked: false,
             next_beat: now.mono + self.heartbeat_ms(),
             blocked_since: None,
             close_by: None,
@@ -134,7 +122,7 @@ impl Worker {
             counted,
             _place: place,
         };
-        self.conns.insert(id, Box::new(conn));
+        self.conns.insert(id, conn);
         if counted {
             self.metrics.sessions[wire as usize].inc();
             self.metrics.opened[wire as usize].inc();
@@ -154,7 +142,7 @@ impl Worker {
         if self.draining.is_some() {
             self.core.close(id, CloseCode::Restart, "the gateway restarts");
         }
-        (id, wake)
+        id
     }
 
     fn disconnect(&mut self, id: SessionId) {
@@ -162,13 +150,13 @@ impl Worker {
         let counters = client.session.counters();
         self.metrics.merged.inc_by(counters.merged);
         self.metrics.lapsed.inc_by(counters.lapsed);
-        if self.conns.get(&id).is_some_and(|conn| conn.counted) {
+        if self.conns.get(id).is_some_and(|conn| conn.counted) {
             self.metrics.sessions[client.wire as usize].dec();
             let code = self.core.closing(id).map_or(1000, |(code, _)| code.code());
             self.metrics.closed.with_label_values(&[&code.to_string()]).inc();
         }
         self.core.disconnect(id);
-        self.conns.remove(&id);
+        self.conns.remove(id);
         self.ask();
     }
 
@@ -182,39 +170,41 @@ impl Worker {
 
     /// Writes whatever is new to whoever it is for.
     fn flush_dirty(&mut self) {
-        for id in self.core.take_dirty() {
-            self.flush(id);
+        let dirty = self.core.take_dirty();
+        for some in dirty.chunks(AHEAD) {
+            self.core.look_ahead(some);
+            for id in some {
+                self.flush(*id);
+            }
         }
         self.ask();
     }
 
     fn flush(&mut self, id: SessionId) {
-        let now = self.clock.now();
-        self.finish_closing(id, now.mono);
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Sink::Socket { stream, blocked } = &mut conn.sink else {
-            conn.wake.notify_one();
+        let now = self.clock.mono();
+        self.finish_closing(id, now);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Sink::Socket(line) = &conn.sink else {
+            conn.wake();
             return;
         };
-        if *blocked || conn.dead {
+        if conn.blocked || conn.dead {
             return;
         }
-        let stream = stream.clone();
+        let line = line.clone();
         loop {
-            match self.write_once(id, &stream, now) {
+            match self.write_once(id, &line.stream, now) {
                 Flushed::More => {}
                 Flushed::Idle => {
-                    self.schedule(id);
+                    self.schedule(id, now);
                     self.end_if_closing(id);
                     return;
                 }
                 Flushed::Blocked => {
-                    if let Some(conn) = self.conns.get_mut(&id) {
-                        conn.blocked_since.get_or_insert(now.mono);
-                        if let Sink::Socket { blocked, .. } = &mut conn.sink {
-                            *blocked = true;
-                        }
-                        conn.wake.notify_one();
+                    if let Some(conn) = self.conns.get_mut(id) {
+                        conn.blocked_since.get_or_insert(now);
+                        conn.blocked = true;
+                        conn.wake();
                     }
                     return;
                 }
@@ -227,32 +217,26 @@ impl Worker {
     }
 
     fn vouches(&self, now: i64) -> bool {
-        now - self.heard_hub <= HUB_SILENCE
-    }
-
-    /// What a heartbeat says the time is: never later than what is vouched for, whenever it gets through.
-    fn beat_time(&self, now: Now) -> i64 {
-        if self.vouches(now.mono) { now.wall } else { now.wall - (now.mono - self.heard_hub) }
+        vouches(now, self.heard_hub)
     }
 
     fn kill(&mut self, id: SessionId) {
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.dead = true;
-            conn.wake.notify_one();
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.kill();
         }
     }
 
-    fn write_once(&mut self, id: SessionId, stream: &TcpStream, now: Now) -> Flushed {
-        let Some(client) = self.core.client(id) else { return Flushed::Dead };
-        let wire = client.wire;
-        let before = client.session.counters().bytes;
-        // An echo says that what was sent is fresh: without the hub nobody can.
-        let (vouches, time) = (self.vouches(now.mono), self.beat_time(now));
+    fn write_once(&mut self, id: SessionId, stream: &TcpStream, now: i64) -> Flushed {
         let token = self.token(id);
-        let flushed = self.core.output(id, |session, runs| {
-            let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
+        // An echo says that what was sent is fresh: without the hub nobody can.
+        let (vouches, heard_hub, clock) = (self.vouches(now), self.heard_hub, self.clock);
+        let (scratch, mut sent, mut told) = (&mut self.scratch, 0, false);
+        let flushed = self.core.output(id, |session, wire, runs| {
+            let beats = session.beats();
+            let chunks = session.plan(runs, now, |behind, echo, digest| {
                 let echo = echo.filter(|_| vouches);
-                let beat = Down::Hb(Heartbeat { now: time, echo, behind, as_of: None, digest });
+                let now = beat_time(clock.now(), heard_hub);
+                let beat = Down::Hb(Heartbeat { now, echo, behind, as_of: None, digest });
                 match &token {
                     None => wire.frame("hb", beat),
                     Some(token) => wires::sse("hb", Some(token), beat),
@@ -263,6 +247,11 @@ impl Worker {
                 _ if total == 0 => return Flushed::Idle,
                 // A plain send costs the kernel less.
                 [one] => stream.try_write(one),
+                few if total <= SCRATCH => {
+                    scratch.clear();
+                    few.iter().for_each(|chunk| scratch.extend_from_slice(chunk));
+                    stream.try_write(scratch)
+                }
                 more => {
                     let slices: SmallVec<[IoSlice<'_>; 8]> = more.iter().map(|c| IoSlice::new(c)).collect();
                     stream.try_write_vectored(&slices)
@@ -275,17 +264,29 @@ impl Worker {
                 Err(_) => return Flushed::Dead,
             };
             drop(chunks);
-            session.wrote(runs, written, now.mono);
+            session.wrote(runs, written, now);
+            (sent, told) = (written, beats && !session.beats());
             match (written == total, session.has_output()) {
                 (false, _) => Flushed::Blocked,
                 (true, true) => Flushed::More,
                 (true, false) => Flushed::Idle,
             }
         });
-        if let Some(client) = self.core.client(id) {
-            self.metrics.bytes.inc_by(client.session.counters().bytes - before);
+        self.metrics.bytes.inc_by(sent as u64);
+        if told {
+            self.told(id, now);
         }
         flushed.unwrap_or(Flushed::Dead)
+    }
+
+    /// A heartbeat was written: the next one is due so much later.
+    fn told(&mut self, id: SessionId, now: i64) {
+        let one_way = self.core.client(id).is_some_and(|client| client.wire == Wire::Sse);
+        let beat = self.heartbeat_ms();
+        if let Some(conn) = self.conns.get_mut(id) {
+            // Who pings once an interval is told by the answers.
+            conn.next_beat = now + if one_way { beat } else { beat + beat / 4 };
+        }
     }
 
     /// The id that the next heartbeat of a stream carries, if one is due.
@@ -298,8 +299,8 @@ impl Worker {
     fn next_piece(&mut self, id: SessionId) -> Option<Bytes> {
         let now = self.clock.now();
         let token = self.token(id);
-        let time = self.beat_time(now);
-        let piece = self.core.output(id, |session, runs| {
+        let time = beat_time(now, self.heard_hub);
+        let piece = self.core.output(id, |session, _, runs| {
             let chunks = session.plan(runs, now.mono, |behind, echo, digest| {
                 let beat = Heartbeat { now: time, echo, behind, as_of: None, digest };
                 wires::sse("hb", token.as_deref(), Down::Hb(beat))
@@ -311,17 +312,16 @@ impl Worker {
             Bytes::from(piece)
         })?;
         self.metrics.bytes.inc_by(piece.len() as u64);
-        self.schedule(id);
+        self.schedule(id, now.mono);
         self.ask();
         (!piece.is_empty()).then_some(piece)
     }
 
     /// Remembers when a conflation interval ends.
-    fn schedule(&mut self, id: SessionId) {
-        let now = self.clock.now().mono;
+    fn schedule(&mut self, id: SessionId, now: i64) {
         // A paused session has nothing to plan: its client's ping flushes it.
         let session = self.core.client(id).map(|c| &c.session).filter(|s| !s.is_paused(now));
-        let (Some(due), Some(conn)) = (session.and_then(Session::next_due), self.conns.get_mut(&id)) else {
+        let (Some(due), Some(conn)) = (session.and_then(Session::next_due), self.conns.get_mut(id)) else {
             return;
         };
         if conn.scheduled.is_none_or(|scheduled| due < scheduled) {
@@ -333,7 +333,7 @@ impl Worker {
     /// Tells a session that is to be closed, once.
     fn finish_closing(&mut self, id: SessionId, now: i64) {
         let Some((code, why)) = self.core.closing(id).map(|(c, w)| (c, w.to_owned())) else { return };
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.close_by.is_some() {
             return;
         }
@@ -350,7 +350,7 @@ impl Worker {
     }
 
     fn end_if_closing(&mut self, id: SessionId) {
-        if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.close_by.is_some()) {
+        if let Some(conn) = self.conns.get_mut(id).filter(|c| c.close_by.is_some()) {
             conn.said_bye = true;
             self.kill(id);
         }
@@ -362,7 +362,7 @@ impl Worker {
         let mut ended = Vec::new();
         while self.due.peek().is_some_and(|Reverse((due, _))| *due <= now) {
             let Some(Reverse((due, id))) = self.due.pop() else { break };
-            if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.scheduled == Some(due)) {
+            if let Some(conn) = self.conns.get_mut(id).filter(|c| c.scheduled == Some(due)) {
                 conn.scheduled = None;
                 ended.push(id);
             }
@@ -376,24 +376,23 @@ impl Worker {
         }
         let beat = self.heartbeat_ms();
         let slow = i64::from(self.settings.slow_ms);
-        for id in self.core.sessions() {
-            let Some(conn) = self.conns.get_mut(&id) else { continue };
+        let (mut stuck, mut beats) = (Vec::new(), Vec::new());
+        for (id, conn) in self.conns.iter_mut() {
             if conn.close_by.is_some_and(|by| now > by) {
-                conn.dead = true;
-                conn.wake.notify_one();
-                continue;
-            }
-            let stuck = conn.blocked_since.is_some_and(|since| now - since > slow);
-            let beats = now >= conn.next_beat;
-            if beats {
+                conn.kill();
+            } else if conn.blocked_since.is_some_and(|since| now - since > slow) {
+                stuck.push(id);
+            } else if now >= conn.next_beat {
                 conn.next_beat = now + beat;
+                beats.push(id);
             }
-            if stuck {
-                self.core.close(id, CloseCode::Slow, "nothing was taken for too long");
-                self.finish_closing(id, now);
-            } else if beats {
-                self.beat(id, now);
-            }
+        }
+        for id in stuck {
+            self.core.close(id, CloseCode::Slow, "nothing was taken for too long");
+            self.finish_closing(id, now);
+        }
+        for id in beats {
+            self.beat(id, now);
         }
         self.flush_dirty();
     }
@@ -404,7 +403,7 @@ impl Worker {
         if client.wire != Wire::Sse && now - client.session.heard() > idle {
             self.core.close(id, CloseCode::Idle, "no ping was heard for 30 heartbeats");
         } else if client.wire != Wire::Sse || self.vouches(now) {
-            self.core.output(id, |session, _| session.beat());
+            self.core.output(id, |session, _, _| session.beat());
         }
         self.flush(id);
     }

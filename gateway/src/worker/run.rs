@@ -1,7 +1,7 @@
 //! The worker's loop: news of the hub, arrivals, time, and the end.
 
 use std::cell::RefCell;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::conn::Conns;
 use super::{Arrival, Shared, Worker, socket, tap};
 use crate::core::{Core, SessionLimits};
 use crate::feed::HubInput;
@@ -89,7 +90,7 @@ fn arrived(shared: &Shared, arrival: Arrival) {
     let shared = shared.clone();
     tokio::task::spawn_local(async move {
         match arrival {
-            Arrival::Socket(arrival) => socket::serve(shared.clone(), *arrival).await,
+            Arrival::Socket(arrival) => socket::serve(shared.clone(), arrival).await,
             Arrival::Tap(tap) => tap::serve(shared.clone(), tap).await,
         }
         shared.borrow_mut().tasks -= 1;
@@ -104,7 +105,7 @@ pub async fn run(parts: WorkerParts) {
     core.set_shards(settings.shards);
     let shared: Shared = Rc::new(RefCell::new(Worker {
         core,
-        conns: HashMap::default(),
+        conns: Conns::default(),
         hub,
         asks: VecDeque::new(),
         due: BinaryHeap::new(),
@@ -117,6 +118,7 @@ pub async fn run(parts: WorkerParts) {
         draining: None,
         tasks: 0,
         buffer: vec![0; READ].into(),
+        scratch: Vec::new(),
         turns: 0,
     }));
     let mut tick = tokio::time::interval(TICK);

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tictac_proto::wire::Up;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::{Shared, Sink, Worker};
+use super::conn::{Line, Sink};
+use super::{Shared, Worker};
 use crate::core::SessionId;
 use crate::limits::Place;
 use crate::transports::sse::SseRequest;
@@ -55,94 +57,100 @@ pub struct SocketArrival {
     pub place: Arc<Place>,
 }
 
-pub(super) async fn serve(shared: Shared, arrival: SocketArrival) {
-    let SocketArrival { stream, read, head, asked, place } = arrival;
-    let stream = Rc::new(stream);
-    let _place = place.clone();
-    let (id, wake, mut reader, mut goes_on) = {
-        let worker = &mut *shared.borrow_mut();
-        let wire = match &asked {
-            Asked::WebSocket { wire, .. } => *wire,
-            Asked::Stream(_) => Wire::Sse,
-        };
-        let sink = Sink::Socket { stream: stream.clone(), blocked: false };
-        let (id, wake) = worker.connect(wire, sink, Some(place), true);
-        worker.core.begin(id, head);
-        let (mut reader, mut goes_on) = (None, true);
-        match asked {
-            Asked::WebSocket { catalogue, .. } => {
-                if catalogue {
-                    worker.core.subscribe_catalogue(id);
-                }
-                let reader = reader.insert(Reader::new(worker.settings.message_bytes as usize));
-                reader.feed(&read);
-                goes_on = take_in(worker, id, reader);
-            }
-            Asked::Stream(request) => worker.open_stream(id, request),
-        }
-        // It holds the whole buffer that the request was read into.
-        drop(read);
-        worker.flush(id);
-        worker.flush_dirty();
-        (id, wake, reader, goes_on)
-    };
-    let mut said = 0;
+/// A connection from its arrival on, as its task keeps it.
+struct Talk {
+    id: SessionId,
+    line: Rc<Line>,
+    /// Of a WebSocket.
+    reader: Option<Reader>,
+    /// What the client of a stream said.
+    said: usize,
+}
+
+pub(super) async fn serve(shared: Shared, arrival: Box<SocketArrival>) {
+    let (mut talk, mut goes_on) = begin(&mut shared.borrow_mut(), *arrival);
+    let (id, line) = (talk.id, talk.line.clone());
     while goes_on {
         let blocked = {
             let mut worker = shared.borrow_mut();
             worker.turns += 1;
-            match worker.conns.get(&id) {
-                Some(conn) if !conn.dead => matches!(conn.sink, Sink::Socket { blocked: true, .. }),
+            match worker.conns.get(id) {
+                Some(conn) if !conn.dead => conn.blocked,
                 _ => break,
             }
         };
         tokio::select! {
-            ready = stream.readable() => {
-                if ready.is_err() {
-                    break;
-                }
-                let worker = &mut *shared.borrow_mut();
-                match stream.try_read(&mut worker.buffer) {
-                    Ok(0) => break,
-                    // What a client says after it was told to go is not even kept.
-                    Ok(_) if worker.core.closing(id).is_some() => {}
-                    Ok(n) => {
-                        let Some(reader) = &mut reader else {
-                            // Nothing is expected of it.
-                            said += n;
-                            if said > MAX_SAID {
-                                break;
-                            }
-                            continue;
-                        };
-                        reader.feed(&worker.buffer[..n]);
-                        goes_on = take_in(worker, id, reader);
-                        worker.flush(id);
-                        worker.flush_dirty();
-                    }
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                    Err(_) => break,
-                }
+            ready = line.stream.readable() => {
+                goes_on = ready.is_ok() && talk.read(&mut shared.borrow_mut());
             }
-            _ = stream.writable(), if blocked => {
+            _ = line.stream.writable(), if blocked => {
                 let mut worker = shared.borrow_mut();
-                if let Some(conn) = worker.conns.get_mut(&id) {
-                    conn.blocked_since = None;
-                    if let Sink::Socket { blocked, .. } = &mut conn.sink {
-                        *blocked = false;
-                    }
+                if let Some(conn) = worker.conns.get_mut(id) {
+                    (conn.blocked_since, conn.blocked) = (None, false);
                 }
                 worker.flush(id);
                 worker.ask();
             }
-            () = wake.notified() => {}
+            () = line.wake.notified() => {}
         }
     }
-    let said_bye = shared.borrow().conns.get(&id).is_some_and(|conn| conn.said_bye);
+    let said_bye = shared.borrow().conns.get(id).is_some_and(|conn| conn.said_bye);
     shared.borrow_mut().disconnect(id);
     if said_bye {
         // Apart, so that not every connection has room for it.
-        Box::pin(linger(&stream)).await;
+        Box::pin(linger(&line.stream)).await;
+    }
+}
+
+/// Makes the session, and answers what came with the request; whether it goes on.
+fn begin(worker: &mut Worker, arrival: SocketArrival) -> (Talk, bool) {
+    let SocketArrival { stream, read, head, asked, place } = arrival;
+    let line = Rc::new(Line { stream, wake: Notify::new() });
+    let wire = match &asked {
+        Asked::WebSocket { wire, .. } => *wire,
+        Asked::Stream(_) => Wire::Sse,
+    };
+    let id = worker.connect(wire, Sink::Socket(line.clone()), Some(place), true);
+    worker.core.begin(id, head);
+    let mut talk = Talk { id, line, reader: None, said: 0 };
+    let mut goes_on = true;
+    match asked {
+        Asked::WebSocket { catalogue, .. } => {
+            if catalogue {
+                worker.core.subscribe_catalogue(id);
+            }
+            let reader = talk.reader.insert(Reader::new(worker.settings.message_bytes));
+            reader.feed(&read);
+            goes_on = take_in(worker, id, reader);
+        }
+        Asked::Stream(request) => worker.open_stream(id, request),
+    }
+    worker.flush(id);
+    worker.flush_dirty();
+    (talk, goes_on)
+}
+
+impl Talk {
+    /// Takes in what came; `false` where the connection is over.
+    fn read(&mut self, worker: &mut Worker) -> bool {
+        match self.line.stream.try_read(&mut worker.buffer) {
+            Ok(0) => false,
+            // What a client says after it was told to go is not even kept.
+            Ok(_) if worker.core.closing(self.id).is_some() => true,
+            Ok(n) => {
+                let Some(reader) = &mut self.reader else {
+                    // Nothing is expected of it.
+                    self.said += n;
+                    return self.said <= MAX_SAID;
+                };
+                reader.feed(&worker.buffer[..n]);
+                let goes_on = take_in(worker, self.id, reader);
+                worker.flush(self.id);
+                worker.flush_dirty();
+                goes_on
+            }
+            Err(e) => e.kind() == ErrorKind::WouldBlock,
+        }
     }
 }
 
@@ -172,7 +180,7 @@ fn take_in(worker: &mut Worker, id: SessionId, reader: &mut Reader) -> bool {
     let mut goes_on = true;
     loop {
         match reader.next() {
-            Ok(Some(Incoming::Text(bytes) | Incoming::Binary(bytes))) => worker.client_message(id, &bytes),
+            Ok(Some(Incoming::Text(bytes) | Incoming::Binary(bytes))) => worker.client_message(id, bytes),
             Ok(Some(Incoming::Close)) => {
                 goes_on = false;
                 break;
@@ -203,6 +211,6 @@ impl Worker {
         for subscribe in request.subscriptions {
             self.core.up(id, Up::Sub(subscribe), now);
         }
-        self.core.output(id, |session, _| session.beat());
+        self.core.output(id, |session, _, _| session.beat());
     }
 }

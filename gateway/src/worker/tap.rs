@@ -1,10 +1,13 @@
 //! A tap: a stream inside the gateway, for its own canary. It gives the next piece whenever there is room for one, made at that
 //! moment from the newest state, as a client's socket is given it.
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use std::rc::Rc;
 
-use super::{Shared, Sink};
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use super::Shared;
+use super::conn::Sink;
 use crate::transports::sse::SseRequest;
 use crate::wires::Wire;
 
@@ -21,7 +24,8 @@ pub(super) async fn serve(shared: Shared, tap: Tap) {
     let Tap { request, body } = tap;
     let (id, wake) = {
         let mut worker = shared.borrow_mut();
-        let (id, wake) = worker.connect(Wire::Sse, Sink::Tap, None, false);
+        let wake = Rc::new(Notify::new());
+        let id = worker.connect(Wire::Sse, Sink::Tap(wake.clone()), None, false);
         worker.open_stream(id, request);
         worker.flush_dirty();
         (id, wake)
@@ -32,7 +36,7 @@ pub(super) async fn serve(shared: Shared, tap: Tap) {
             room = body.reserve() => room,
             () = body.closed() => break,
             () = wake.notified() => {
-                if shared.borrow().conns.get(&id).is_none_or(|c| c.dead) {
+                if shared.borrow().conns.get(id).is_none_or(|c| c.dead) {
                     break;
                 }
                 continue;
@@ -42,10 +46,10 @@ pub(super) async fn serve(shared: Shared, tap: Tap) {
         let piece = {
             let mut worker = shared.borrow_mut();
             worker.turns += 1;
-            if worker.conns.get(&id).is_none_or(|c| c.dead) {
+            if worker.conns.get(id).is_none_or(|c| c.dead) {
                 break;
             }
-            if let Some(conn) = worker.conns.get_mut(&id) {
+            if let Some(conn) = worker.conns.get_mut(id) {
                 conn.blocked_since = None;
             }
             worker.next_piece(id)
@@ -55,14 +59,14 @@ pub(super) async fn serve(shared: Shared, tap: Tap) {
                 room.send(piece);
                 let mut worker = shared.borrow_mut();
                 let now = worker.clock.now().mono;
-                if let Some(conn) = worker.conns.get_mut(&id) {
+                if let Some(conn) = worker.conns.get_mut(id) {
                     conn.blocked_since = Some(now);
                 }
             }
             None => {
                 drop(room);
                 shared.borrow_mut().end_if_closing(id);
-                if shared.borrow().conns.get(&id).is_none_or(|c| c.dead) {
+                if shared.borrow().conns.get(id).is_none_or(|c| c.dead) {
                     break;
                 }
                 tokio::select! {

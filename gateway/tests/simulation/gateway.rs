@@ -431,7 +431,7 @@ fn write(
     let space = socket.capacity.saturating_sub(socket.buffer.len());
     let token = (socket.wire == Some(Wire::Sse)).then(|| core.resume_token(id));
     let wire = socket.wire.expect("a socket has a wire");
-    core.output(id, |session, runs| {
+    core.output(id, |session, _, runs| {
         if beat {
             session.beat();
         }
