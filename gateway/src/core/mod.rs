@@ -116,7 +116,8 @@ pub struct Client {
     refused: HashSet<MarketId, RandomState>,
     /// By shard, where a market of the session was last told gone: positions below it would bring the market back.
     gone: HashMap<u16, Position, RandomState>,
-    closing: Option<(CloseCode, String)>,
+    /// Apart, as it is hardly ever there.
+    closing: Option<Box<(CloseCode, String)>>,
 }
 
 /// Where a subscription starts.
@@ -312,7 +313,7 @@ impl Core {
         if self.closing == 0 {
             return None;
         }
-        self.clients.get(id)?.closing.as_ref().map(|(code, why)| (*code, why.as_str()))
+        self.clients.get(id)?.closing.as_ref().map(|closing| (closing.0, closing.1.as_str()))
     }
 
     /// Marks a session to be closed.
@@ -320,7 +321,7 @@ impl Core {
         if let Some(client) = self.clients.get_mut(id)
             && client.closing.is_none()
         {
-            client.closing = Some((code, why.into()));
+            client.closing = Some(Box::new((code, why.into())));
             self.closing += 1;
             self.dirty.push(id);
         }

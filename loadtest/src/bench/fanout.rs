@@ -89,14 +89,21 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     })
 }
 
-/// What one client costs the gateway in memory, bytes: with its subscriptions, and when it was told everything.
+/// For how long there is nothing to do before memory is looked at: what a connect needs for a moment is given back late.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// What one client costs the gateway in memory, bytes: with its subscriptions, when it was told everything and has nothing but
+/// pings and heartbeats for a while.
 ///
 /// # Errors
 /// If the server or a connection fails, or anything that was sent is wrong.
 pub fn idle(program: &Path, case: &Case, cpu: Option<usize>) -> anyhow::Result<f64> {
     let mut server = Server::start(program, Who::Gateway, case, cpu)?;
+    std::thread::sleep(SETTLE);
     let before = server.memory()?;
-    let (fleet, _) = connected(plan(&server, Who::Gateway, case))?;
+    let (mut fleet, _) = connected(plan(&server, Who::Gateway, case))?;
+    fleet.run(SETTLE, true, |_| say("idle"))?;
+    say("");
     let after = server.memory()?;
     fleet.ensure_right()?;
     ensure!(fleet.totals.closed == 0, "{} connections ended", fleet.totals.closed);
