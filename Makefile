@@ -42,7 +42,8 @@ bench: ## speed, in absolute figures and against the floor, and instruction coun
 	cargo run --release -p tictac-ingest --example chain_speed
 	cargo run --release -p tictac-ingest --example chain_speed -- --instructions
 
-soak: ## the simulations for as long as SEEDS and INGEST_SEEDS say; reports for the table of faults
+soak: ## ten minutes of churn (CHURN, s), and the simulations for as long as SEEDS and INGEST_SEEDS say; reports for the table of faults
+	cargo run --release -p tictac-loadtest -- bench churn --runs 1 --seconds $${CHURN:-600}
 	TICTAC_SEEDS=$${SEEDS:-200000} TICTAC_FAULTS_FILE=$(FAULTS) \
 		cargo test --release -p tictac-gateway --test simulation ten_thousand_seeds -- --nocapture
 	TICTAC_SEEDS=$${INGEST_SEEDS:-20000} TICTAC_FAULTS_FILE=$(FAULTS) \

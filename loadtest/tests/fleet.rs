@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use tictac_loadtest::bench::churn::churn;
 use tictac_loadtest::bench::fanout::{Measured, measure};
 use tictac_loadtest::bench::slow::slow;
 use tictac_loadtest::bench::storm::storm;
@@ -74,6 +75,16 @@ fn who_is_cut_comes_back_to_where_it_was() {
         assert_eq!((back.exact + back.caught_up, back.snapshots), (200, 0), "{transport:?} {back:?}");
         assert!(back.accepts > 0.0 && back.took > 0.0 && back.cpu > 0.0);
     }
+}
+
+#[test]
+fn who_comes_and_goes_leaves_nothing_behind() {
+    let case = Case { seconds: 4.0, ..case(100, 6, 2, Codec::Json, Conflate::Auto) };
+    let came = churn(Path::new(env!("CARGO_BIN_EXE_tictac-loadtest")), &case, None).unwrap();
+    assert!(came.cut > 10 && came.memory.len() >= 4, "{came:?}");
+    // Every other one came back with its positions.
+    assert!(came.resumed > 0 && came.snapshots > 0, "{came:?}");
+    assert_eq!(came.resumed + came.snapshots, 2 * came.cut as u64, "{came:?}");
 }
 
 #[test]

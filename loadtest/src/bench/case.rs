@@ -21,6 +21,8 @@ pub enum Kind {
     Slow,
     /// All are cut at once and come back with their positions.
     Storm,
+    /// Clients leave and others come, for long.
+    Churn,
 }
 
 /// What is measured.
@@ -168,6 +170,16 @@ pub fn cases() -> Vec<Case> {
         rate: 500.0,
         conflate: Conflate::Auto,
         ..hot(5_000, 0.0)
+    });
+    cases.push(Case {
+        kind: Kind::Churn,
+        name: "churn 2000 × 10 of 500".into(),
+        markets: 500,
+        each: 10,
+        skew: 1.0,
+        rate: 500.0,
+        conflate: Conflate::Auto,
+        ..hot(2_000, 0.0)
     });
     for clients in [10, 100, 1_000, 10_000] {
         let name = format!("grow to {clients} clients");

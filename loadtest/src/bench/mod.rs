@@ -1,6 +1,7 @@
 //! Measuring: a server on one CPU, the clients on another, the gateway and the floor by turns, and every figure as a ratio.
 
 pub mod case;
+pub mod churn;
 pub mod fanout;
 mod server;
 pub mod slow;
@@ -74,7 +75,7 @@ fn say(what: &str) {
 /// What `bench` can be told.
 #[derive(Debug, clap::Args)]
 pub struct Settings {
-    /// Parts of the names of cases; all where none is given.
+    /// Parts of the names of cases; all but `churn` where none is given.
     pub cases: Vec<String>,
     /// Turns of each, by turns with the floor's.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=99))]

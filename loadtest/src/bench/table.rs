@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 
 use super::case::{Case, Kind, cases, short};
+use super::churn::{Churn, churn};
 use super::fanout::{Measured, idle, measure};
 use super::slow::{Slow, slow};
 use super::storm::{Storm, storm};
@@ -50,7 +51,9 @@ struct Bench<'a> {
 /// If a server or a connection fails, something that was sent is wrong, or a file can't be written.
 pub fn bench(settings: &Settings) -> anyhow::Result<()> {
     let named = |case: &Case| {
-        settings.cases.is_empty() || settings.cases.iter().any(|part| case.name.contains(&**part))
+        // That takes as long as one says.
+        let by_default = settings.cases.is_empty() && case.kind != Kind::Churn;
+        by_default || settings.cases.iter().any(|part| case.name.contains(&**part))
     };
     let chosen: Vec<Case> =
         cases().into_iter().filter(named).map(|case| Case { seconds: settings.seconds, ..case }).collect();
@@ -73,6 +76,7 @@ pub fn bench(settings: &Settings) -> anyhow::Result<()> {
             Kind::Idle => bench.idle(&case)?,
             Kind::Slow => bench.slow(&case)?,
             Kind::Storm => bench.storm(&case)?,
+            Kind::Churn => bench.churn(&case)?,
         };
         println!("{:<30} {row}", case.name);
         std::io::stdout().flush()?;
@@ -127,7 +131,22 @@ fn heading(kind: Kind) -> String {
             "deltas",
             "books",
         ),
+        Kind::Churn => format!(
+            "{:<30} {:>9} {:>9} {:>9} {:>18}  memory of the last turn",
+            "churn", "cut", "resumed", "books", "MiB, first to last"
+        ),
     }
+}
+
+/// Values as a line of blocks, from none to the highest.
+fn sparkline(values: &[f64], width: usize) -> String {
+    let highest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let columns = values.chunks(values.len().div_ceil(width).max(1));
+    let block = |column: &[f64]| {
+        let mean = column.iter().sum::<f64>() / column.len() as f64;
+        ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][((mean / highest * 8.0) as usize).min(7)]
+    };
+    columns.map(block).collect()
 }
 
 impl Bench<'_> {
@@ -292,5 +311,23 @@ impl Bench<'_> {
             })
         };
         Ok((row, json!({ "case": case.name, "gateway": all(&gateway), "floor": all(&floor) })))
+    }
+
+    /// What it keeps is of all turns; the line shows the last one.
+    fn churn(&self, case: &Case) -> anyhow::Result<(String, Json)> {
+        let turns: anyhow::Result<Vec<Churn>> =
+            (0..self.runs).map(|_| churn(self.program, case, self.cpu)).collect();
+        let turns = turns?;
+        let of = |of: fn(&Churn) -> f64| median(&turns, of);
+        let (cut, resumed, books) =
+            (of(|c| c.cut as f64), of(|c| c.resumed as f64), of(|c| c.snapshots as f64));
+        let (first, last) = (of(|c| c.ends().0), of(|c| c.ends().1));
+        let line = turns.last().map_or(String::new(), |turn| sparkline(&turn.memory, 40));
+        let row = format!("{cut:>9.0} {resumed:>9.0} {books:>9.0} {first:>9.1} {last:>8.1}  {line}");
+        Ok((
+            row,
+            json!({ "case": case.name, "seconds": case.seconds, "cut": cut, "resumed": resumed, "snapshots": books,
+            "first_mib": first, "last_mib": last }),
+        ))
     }
 }

@@ -170,6 +170,11 @@ impl Client {
         Ok(())
     }
 
+    /// Whether it has all that it follows.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// Ends its connection, as a network does: without a word.
     pub(super) fn cut(&mut self) {
         // It is to be as if it had never been: what is not sent is lost, and what has come is not read.

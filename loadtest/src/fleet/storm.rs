@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::Fleet;
+use super::{Client, Fleet};
 
 /// Connects that may be without an answer at once; a listener's queue has no room for more.
 const UNANSWERED: u64 = 1_000;
@@ -21,7 +21,7 @@ pub struct Back {
 impl Fleet {
     /// Cuts all connections, without a word, as a network does.
     pub fn cut_all(&mut self) {
-        self.clients.iter_mut().for_each(super::Client::cut);
+        self.clients.iter_mut().for_each(Client::cut);
         self.again.clear();
         self.ready = 0;
     }
@@ -58,6 +58,37 @@ impl Fleet {
         }
         let all = begun.elapsed();
         Ok(Back { answered: answered.unwrap_or(all), all })
+    }
+
+    /// Cuts some, and has them come back at once: with their positions, or as if they had never been there. Who has not
+    /// everything yet is left alone. How many were cut.
+    ///
+    /// # Errors
+    /// If one can't connect.
+    pub fn replace(
+        &mut self,
+        numbers: impl IntoIterator<Item = usize>,
+        with_positions: bool,
+    ) -> anyhow::Result<usize> {
+        let mut cut = 0;
+        for number in numbers {
+            let Some(client) = self.clients.get_mut(number).filter(|client| client.is_ready()) else {
+                continue;
+            };
+            client.cut();
+            self.again.retain(|again| *again != number);
+            let registry = self.poll.registry();
+            if with_positions {
+                client.reconnect(&self.plan, number, &self.judge, registry)
+            } else {
+                Client::connect(&self.plan, number, &mut self.judge, registry).map(|new| *client = new)
+            }
+            .with_context(|| format!("client {number} can't connect to {}", self.plan.address))?;
+            client.heard(self.clock.ran());
+            self.ready -= 1;
+            cut += 1;
+        }
+        Ok(cut)
     }
 
     /// How many of the clients' books are not the newest that any has.
