@@ -29,6 +29,10 @@ fn a_delivery_allocates_nothing() {
         assert_eq!(work.deliveries, work.changes * followers);
         assert_eq!(work.bytes, work.deliveries * 150, "everybody is sent every change, once");
         let most = work.changes as usize * ALLOCATIONS_A_CHANGE;
-        assert!(allocations <= most, "{allocations} allocations of {} changes to {followers} each", work.changes);
+        assert!(
+            allocations <= most,
+            "{allocations} allocations of {} changes to {followers} each",
+            work.changes
+        );
     }
 }

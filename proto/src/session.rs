@@ -14,7 +14,7 @@ use plan::Plan;
 
 use crate::checksum::mix;
 use crate::position::Position;
-use crate::run::{Cursor, Run};
+use crate::run::{Cursor, Pending, Run};
 use crate::wire::Conflate;
 
 /// Control frames that may wait. A client that makes more of them without reading is closed.
@@ -345,9 +345,14 @@ impl Session {
         (self.dirty.len() + self.later.len() + awaiting) as u64
     }
 
-    /// The runs of subscriptions that are behind, with where the client stands.
-    pub fn behind_runs(&self) -> impl Iterator<Item = (usize, Option<Position>)> + '_ {
-        self.subscriptions.iter().filter(|(_, s)| s.queued || s.awaiting).map(|(_, s)| (s.run as usize, s.at))
+    /// The runs of subscriptions that are behind, be it that they were not told of it yet, with where the client stands.
+    pub fn behind_runs<'a>(
+        &'a self,
+        runs: &'a (impl Runs + ?Sized),
+    ) -> impl Iterator<Item = (usize, Option<Position>)> + 'a {
+        let unread = |s: &Subscription| s.cursor.map(|c| runs.run(s.run as usize).pending(c));
+        let behind = move |s: &&Subscription| s.queued || s.awaiting || unread(s) != Some(Pending::None);
+        self.subscriptions.iter().map(|(_, s)| s).filter(behind).map(|s| (s.run as usize, s.at))
     }
 
     /// The digest of where the client stands.

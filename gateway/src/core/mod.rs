@@ -297,13 +297,24 @@ impl Core {
         std::mem::take(&mut self.to_hub)
     }
 
-    /// Sessions that may have something to send since the last call.
+    /// Sessions that may have something to send since the last call, the readers of runs that grew included.
     pub fn take_dirty(&mut self) -> Vec<SessionId> {
         self.tell_readers();
+        self.take_touched()
+    }
+
+    /// The same, without those whose runs grew: they are told with the next [`Core::take_dirty`].
+    pub fn take_touched(&mut self) -> Vec<SessionId> {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty.dedup();
         dirty
+    }
+
+    /// Whether [`Core::take_dirty`] has anybody.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.fresh.is_empty()
     }
 
     /// Why a session is to be closed, once what it is still owed has gone out.
@@ -390,7 +401,7 @@ impl Core {
                 None => shards.clear(),
             }
         }
-        for (run, at) in client.session.behind_runs() {
+        for (run, at) in client.session.behind_runs(&LocalRuns(&self.locals)) {
             let Some(local) = self.locals.get(&run) else { continue };
             if let Some(shard) = shards.iter_mut().find(|s| s.0 == local.shard) {
                 shard.1 = shard.1.min(at.unwrap_or(Position::ZERO));

@@ -160,22 +160,20 @@ impl Worker {
         self.ask();
     }
 
-    /// How long stops took that were just written to everybody whose socket has room.
-    fn measure_stops(&mut self) {
-        let now = self.clock.now().wall;
-        for said in self.core.take_stops_said() {
-            self.metrics.stop_seconds.observe((now - said).max(0) as f64 / 1_000.0);
-        }
+    /// Writes to whoever was touched: by its own message, or by its time.
+    fn flush_touched(&mut self) {
+        let touched = self.core.take_touched();
+        self.flush_all(&touched, |_| {});
     }
 
-    /// Writes whatever is new to whoever it is for.
-    fn flush_dirty(&mut self) {
-        let dirty = self.core.take_dirty();
-        for some in dirty.chunks(AHEAD) {
+    /// Writes what they have to each; `between` is called now and then.
+    fn flush_all(&mut self, ids: &[SessionId], mut between: impl FnMut(&mut Self)) {
+        for some in ids.chunks(AHEAD) {
             self.core.look_ahead(some);
             for id in some {
                 self.flush(*id);
             }
+            between(self);
         }
         self.ask();
     }
@@ -394,7 +392,7 @@ impl Worker {
         for id in beats {
             self.beat(id, now);
         }
-        self.flush_dirty();
+        self.flush_touched();
     }
 
     fn beat(&mut self, id: SessionId, now: i64) {

@@ -29,7 +29,7 @@ const DRAIN_DEADLINE: i64 = 6_000;
 const READ: usize = 16 * 1024;
 /// How often connections may go on between two passes, as long as they have something to do.
 const TURNS: usize = 64;
-/// Batches of news that one pass takes in at most.
+/// Batches of news that one pass takes in at most; more wait for the next one.
 const BATCHES: usize = 64;
 
 /// What a worker is made of.
@@ -56,16 +56,37 @@ pub struct WorkerParts {
 }
 
 impl Worker {
-    /// Takes in what the hub says and writes it to whoever it is for.
-    fn pass(&mut self, batch: Vec<ToCore>, news: &mut mpsc::Receiver<Vec<ToCore>>) {
-        self.heard_hub = self.clock.now().mono;
-        // What else has come joins the same pass, so that one write carries it all.
-        let others = std::iter::from_fn(|| news.try_recv().ok()).take(BATCHES);
-        for message in std::iter::once(batch).chain(others).flatten() {
+    fn take_news(&mut self, batch: Vec<ToCore>) {
+        self.heard_hub = self.clock.mono();
+        for message in batch {
             self.core.handle(message);
         }
-        self.flush_dirty();
-        self.measure_stops();
+    }
+
+    /// Writes what is new to everybody. What the hub says meanwhile is taken in at once: who comes later in the pass is told of
+    /// it in the same write, and who came before is told in the next pass, which begins with those.
+    fn pass(&mut self, news: &mut mpsc::Receiver<Vec<ToCore>>) {
+        let mut batches = 0;
+        let mut take_news = |worker: &mut Self| {
+            while batches < BATCHES
+                && let Ok(batch) = news.try_recv()
+            {
+                worker.take_news(batch);
+                batches += 1;
+            }
+        };
+        take_news(self);
+        let (dirty, stops) = (self.core.take_dirty(), self.core.take_stops_said());
+        self.flush_all(&dirty, take_news);
+        self.measure_stops(stops);
+    }
+
+    /// How long stops took that were just written to everybody whose socket has room.
+    fn measure_stops(&mut self, said: Vec<i64>) {
+        let now = self.clock.now().wall;
+        for said in said {
+            self.metrics.stop_seconds.observe((now - said).max(0) as f64 / 1_000.0);
+        }
     }
 }
 
@@ -127,7 +148,16 @@ pub async fn run(parts: WorkerParts) {
         tokio::select! {
             batch = news.recv() => {
                 let Some(batch) = batch else { break };
-                shared.borrow_mut().pass(batch, &mut news);
+                {
+                    let mut worker = shared.borrow_mut();
+                    worker.take_news(batch);
+                    worker.pass(&mut news);
+                }
+                hear(&shared, &mut arrivals).await;
+            }
+            // News that came during a pass.
+            () = std::future::ready(()), if shared.borrow().core.is_dirty() => {
+                shared.borrow_mut().pass(&mut news);
                 hear(&shared, &mut arrivals).await;
             }
             // Once nobody accepts any more there are those that are here already.
@@ -146,7 +176,7 @@ pub async fn run(parts: WorkerParts) {
                 for id in worker.core.sessions() {
                     worker.core.close(id, CloseCode::Restart, "the gateway restarts");
                 }
-                worker.flush_dirty();
+                worker.flush_touched();
             }
         }
     }

@@ -126,7 +126,7 @@ fn begin(worker: &mut Worker, arrival: SocketArrival) -> (Talk, bool) {
         Asked::Stream(request) => worker.open_stream(id, request),
     }
     worker.flush(id);
-    worker.flush_dirty();
+    worker.flush_touched();
     (talk, goes_on)
 }
 
@@ -146,7 +146,7 @@ impl Talk {
                 reader.feed(&worker.buffer[..n]);
                 let goes_on = take_in(worker, self.id, reader);
                 worker.flush(self.id);
-                worker.flush_dirty();
+                worker.flush_touched();
                 goes_on
             }
             Err(e) => e.kind() == ErrorKind::WouldBlock,

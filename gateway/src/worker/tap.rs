@@ -27,7 +27,7 @@ pub(super) async fn serve(shared: Shared, tap: Tap) {
         let wake = Rc::new(Notify::new());
         let id = worker.connect(Wire::Sse, Sink::Tap(wake.clone()), None, false);
         worker.open_stream(id, request);
-        worker.flush_dirty();
+        worker.flush_touched();
         (id, wake)
     };
     loop {

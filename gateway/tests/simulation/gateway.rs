@@ -42,6 +42,7 @@ struct CoreSlot {
     outbox: VecDeque<(i64, ToHub)>,
     /// The last stops that this core must have told.
     stops: BTreeMap<MarketId, Position>,
+    passes: u64,
 }
 
 /// A session's place.
@@ -113,7 +114,13 @@ impl Gateway {
         let slot = |number| {
             let mut core = Core::new(number, SessionLimits { subscriptions: 64, scopes: 4 });
             core.set_shards(crate::source::SHARDS);
-            CoreSlot { core, inbox: VecDeque::new(), outbox: VecDeque::new(), stops: BTreeMap::new() }
+            CoreSlot {
+                core,
+                inbox: VecDeque::new(),
+                outbox: VecDeque::new(),
+                stops: BTreeMap::new(),
+                passes: 0,
+            }
         };
         Self {
             hub: Hub::new(crate::source::SHARDS, cores, checksum_interval),
@@ -370,14 +377,12 @@ impl Gateway {
 
     fn run_core(&mut self, core: usize, now: Now, dice: &mut Dice, cover: &mut Coverage) {
         let slot = &mut self.cores[core];
-        while slot.inbox.front().is_some_and(|(due, ..)| *due <= now.mono) {
-            let Some((_, messages, stops)) = slot.inbox.pop_front() else { break };
-            for message in messages {
-                slot.core.handle(message);
-            }
-            for (market, stop) in stops {
-                let told = slot.stops.entry(market).or_insert(Position::ZERO);
-                *told = stop.max(*told);
+        // In every other step some news come only during the pass.
+        slot.passes += 1;
+        let early = if slot.passes % 2 == 0 { usize::MAX } else { slot.inbox.len() / 2 };
+        for _ in 0..early {
+            if !slot.take_news(now) {
+                break;
             }
         }
         for ((at, session), socket) in &mut self.sockets {
@@ -399,9 +404,28 @@ impl Gateway {
             for ((at, session), socket) in &mut self.sockets {
                 if *at == core {
                     write(&mut slot.core, *session, socket, &slot.stops, now, dice, cover);
+                    slot.take_news(now);
                 }
             }
         }
+    }
+}
+
+impl CoreSlot {
+    /// Takes in the next batch of news that has come; whether there was one.
+    fn take_news(&mut self, now: Now) -> bool {
+        if self.inbox.front().is_none_or(|(due, ..)| *due > now.mono) {
+            return false;
+        }
+        let Some((_, messages, stops)) = self.inbox.pop_front() else { return false };
+        for message in messages {
+            self.core.handle(message);
+        }
+        for (market, stop) in stops {
+            let told = self.stops.entry(market).or_insert(Position::ZERO);
+            *told = stop.max(*told);
+        }
+        true
     }
 }
 

@@ -13,6 +13,9 @@ use crate::wire::Conflate;
 /// Pieces planned for one write.
 const MAX_PIECES: usize = 64;
 
+/// Frames that are not merged for a client that is told as fast as it reads.
+const FEW: u64 = 4;
+
 /// Room for control frames that is kept while none waits.
 const KEPT: usize = 4;
 
@@ -127,7 +130,7 @@ impl Session {
             match pending {
                 Pending::None => s.queued = false,
                 Pending::Frames(_) if waits => self.later.push(id),
-                Pending::Frames(n) if n == 1 || s.conflate == Conflate::Raw => {
+                Pending::Frames(n) if goes_as_it_is(s.conflate, n) => {
                     let len = run.bytes(cursor, MAX_WRITE - size.min(MAX_WRITE)).len();
                     size += len;
                     self.plan.push((Piece::Frames(id as u32), len as u32));
@@ -231,6 +234,16 @@ impl Session {
             s.queued = !served;
             !served
         });
+    }
+}
+
+/// Whether so many frames go out one by one. A merged delta has to be asked for, which for a few small frames costs everybody
+/// more than it saves.
+fn goes_as_it_is(conflate: Conflate, frames: u64) -> bool {
+    match conflate {
+        Conflate::Raw => true,
+        Conflate::Auto => frames <= FEW,
+        Conflate::Every(_) => frames == 1,
     }
 }
 
