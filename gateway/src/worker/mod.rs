@@ -78,6 +78,8 @@ pub(crate) struct Worker {
     scratch: Vec<u8>,
     /// How often connections' tasks went on.
     turns: u64,
+    /// A pass follows when clients were heard: what they are to be answered goes with it, in one write.
+    pass_is_due: bool,
 }
 
 type Shared = Rc<RefCell<Worker>>;

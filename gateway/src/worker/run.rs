@@ -92,9 +92,13 @@ impl Worker {
 
 /// A pass over thousands of clients takes long, and under load the next one is due already: clients must be heard in between,
 /// or they are taken for silent. The runtime lets some dozens of connections go on at a time.
-async fn hear(shared: &Shared, arrivals: &mut mpsc::Receiver<Arrival>) {
+async fn hear(shared: &Shared, arrivals: &mut mpsc::Receiver<Arrival>, news: &mpsc::Receiver<Vec<ToCore>>) {
     for _ in 0..TURNS {
-        let before = shared.borrow().turns;
+        let before = {
+            let worker = &mut *shared.borrow_mut();
+            worker.pass_is_due = worker.core.is_dirty() || !news.is_empty();
+            worker.turns
+        };
         while let Ok(arrival) = arrivals.try_recv() {
             arrived(shared, arrival);
         }
@@ -103,6 +107,7 @@ async fn hear(shared: &Shared, arrivals: &mut mpsc::Receiver<Arrival>) {
             break;
         }
     }
+    shared.borrow_mut().pass_is_due = false;
 }
 
 /// Begins a connection's task.
@@ -141,6 +146,7 @@ pub async fn run(parts: WorkerParts) {
         buffer: vec![0; READ].into(),
         scratch: Vec::new(),
         turns: 0,
+        pass_is_due: false,
     }));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,12 +159,12 @@ pub async fn run(parts: WorkerParts) {
                     worker.take_news(batch);
                     worker.pass(&mut news);
                 }
-                hear(&shared, &mut arrivals).await;
+                hear(&shared, &mut arrivals, &news).await;
             }
             // News that came during a pass.
             () = std::future::ready(()), if shared.borrow().core.is_dirty() => {
                 shared.borrow_mut().pass(&mut news);
-                hear(&shared, &mut arrivals).await;
+                hear(&shared, &mut arrivals, &news).await;
             }
             // Once nobody accepts any more there are those that are here already.
             Some(arrival) = arrivals.recv() => arrived(&shared, arrival),

@@ -145,8 +145,10 @@ impl Talk {
                 };
                 reader.feed(&worker.buffer[..n]);
                 let goes_on = take_in(worker, self.id, reader);
-                worker.flush(self.id);
-                worker.flush_touched();
+                if !worker.pass_is_due {
+                    worker.flush(self.id);
+                    worker.flush_touched();
+                }
                 goes_on
             }
             Err(e) => e.kind() == ErrorKind::WouldBlock,
