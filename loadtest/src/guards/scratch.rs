@@ -1,5 +1,5 @@
-//! A copy of the code from which guards are taken: what git knows of the working tree, below `target/guards/src`, built into
-//! `target/guards/target`. Nothing is ever written to the working tree.
+//! A copy of the code from which guards are taken: the files of the working tree that git does not ignore, below
+//! `target/guards/src`, built into `target/guards/target`. Nothing is ever written to the working tree.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -78,7 +78,8 @@ impl Scratch {
         std::fs::create_dir_all(&scratch.source)
             .with_context(|| format!("{} can't be made", scratch.source.display()))?;
         let mut list = std::process::Command::new("git");
-        let list = list.args(["ls-files", "-z"]).current_dir(root).output().context("git does not run")?;
+        let files = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let list = list.args(files).current_dir(root).output().context("git does not run")?;
         ensure!(list.status.success(), "git ls-files: {}", String::from_utf8_lossy(&list.stderr).trim());
         let names = String::from_utf8(list.stdout).context("a file's name is no UTF-8")?;
         let files: BTreeSet<PathBuf> = names
