@@ -1,4 +1,4 @@
-# make run · make lint · make test · make bench · make chaos · make soak
+# make run · make lint · make test · make bench · make chaos · make soak · make guards
 # `make test` installs or starts what it needs (redis-server, Node packages, Chromium); see .ci/setup.
 
 # Recorded real markets, where they are at hand; tests say what they did not run without them.
@@ -7,7 +7,7 @@ WEB := gateway/web
 # Where reports of faults go.
 FAULTS ?= $(CURDIR)/target/faults.jsonl
 
-.PHONY: run lint test test-rust test-web test-browser setup bench soak chaos faults-table help
+.PHONY: run lint test test-rust test-web test-browser setup bench soak chaos guards faults-table help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -2
@@ -56,6 +56,9 @@ chaos: ## faults with real processes, RUNS times each, alone on the machine, wit
 		-- --nocapture --test-threads=1
 	TICTAC_STRICT=1 TICTAC_CHAOS_RUNS=$${RUNS:-20} TICTAC_FAULTS_FILE=$(FAULTS) \
 		cargo test -p tictac-loadtest --test chaos -- --nocapture --include-ignored --test-threads=1
+
+guards: ## each guard of ARCHITECTURE.md taken away, one at a time: its test must fail; ONLY=PART for some
+	cargo run -q -p tictac-loadtest --bin tictac-guards -- $(ONLY)
 
 faults-table: ## what make soak and make chaos reported, into ARCHITECTURE.md; with KEEP=1 other rows stay
 	cargo run -q -p tictac-loadtest --bin tictac-faults -- $(FAULTS) --into ARCHITECTURE.md \

@@ -1,7 +1,8 @@
 //! tictac-loadtest: clients that keep and check books, for load and for tests.
 //!
 //! [`follow::Followed`] is what any client holds; [`websocket`] and [`stream`] bring it messages over real sockets;
-//! [`request`] fetches documents to compare with. [`faults`] makes the table of what was injected and survived.
+//! [`request`] fetches documents to compare with. [`faults`] makes the table of what was injected and survived,
+//! and [`guards`] takes the guards out of the code to see that their tests fail.
 //!
 //! A [`scenario`] says which clients there are and what they follow, from [`settings`] or a file; [`load`] runs it, and [`report`]
 //! makes a table, JSON and a page of what came of it.
@@ -17,6 +18,7 @@ pub mod faults;
 pub mod fleet;
 pub mod floor;
 pub mod follow;
+pub mod guards;
 pub mod load;
 pub mod orders;
 pub mod progress;

@@ -43,6 +43,11 @@ impl Progress {
         }
     }
 
+    /// Something that takes a while has begun.
+    pub fn working(&mut self, on: &str) {
+        self.draw(on, false);
+    }
+
     /// `last` lines are always written.
     fn draw(&mut self, line: &str, last: bool) {
         if self.live {

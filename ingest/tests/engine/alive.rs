@@ -88,6 +88,22 @@ fn a_feed_of_which_something_waits_for_long_is_not_live() {
     }
 }
 
+/// Its first `alive` may go before the images with which it begins: those who follow hold older books until then.
+#[test]
+fn an_epoch_begins_as_recovering_until_its_images_are_written() {
+    let (mut shelves, mut engine, a) = running(0);
+    engine.handle_message(&a, Some(1), 0);
+    engine.handle_updates(&a, [image("1.1", "e1")], times(0));
+    shelves.write(&mut engine, 0);
+    let shard = shard_of("e1", settings().shards);
+    engine.handle_lost(shard);
+    shelves.acquire(&mut engine, 1);
+    assert_eq!(engine.feed("a", 1), Some(FeedState::Live), "our own books were never out of step");
+    assert_eq!(said(&mut engine, shard, 1), Some(FeedState::Recovering));
+    assert!(written(&mut engine, shard, 1).is_some());
+    assert_eq!(said(&mut engine, shard, 501), Some(FeedState::Live));
+}
+
 /// The entry which says that a market is gone waits for another shard's: it must not wait for ever behind `alive`s.
 #[test]
 fn a_market_that_moves_is_not_held_up_by_alives() {

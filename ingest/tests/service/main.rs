@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod acl;
+mod blind;
 mod checkpoint;
 mod follow;
 mod operator;
