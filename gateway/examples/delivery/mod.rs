@@ -1,6 +1,8 @@
 //! The hot path of a core alone: clients that follow markets, a change of one of them, and everything up to the bytes that
 //! would be written. No sockets, no clock.
 
+#![allow(unreachable_pub, missing_docs, reason = "shared by an example and a test")]
+
 use std::hint::black_box;
 
 use bytes::Bytes;

@@ -379,7 +379,7 @@ impl Gateway {
         let slot = &mut self.cores[core];
         // In every other step some news come only during the pass.
         slot.passes += 1;
-        let early = if slot.passes % 2 == 0 { usize::MAX } else { slot.inbox.len() / 2 };
+        let early = if slot.passes.is_multiple_of(2) { usize::MAX } else { slot.inbox.len() / 2 };
         for _ in 0..early {
             if !slot.take_news(now) {
                 break;
