@@ -41,6 +41,7 @@ bench: ## speed, in absolute figures and against the floor, and instruction coun
 	cargo run --release -p tictac-loadtest -- bench
 	cargo run --release -p tictac-ingest --example chain_speed
 	cargo run --release -p tictac-ingest --example chain_speed -- --instructions
+	cargo run --release -p tictac-gateway --example delivery_cost
 
 soak: ## ten minutes of churn (CHURN, s), and the simulations for as long as SEEDS and INGEST_SEEDS say; reports for the table of faults
 	cargo run --release -p tictac-loadtest -- bench churn --runs 1 --seconds $${CHURN:-600}

@@ -32,7 +32,7 @@ fn protocol(why: impl Into<String>) -> Broken {
 }
 
 fn too_big(bytes: usize, max: usize) -> Broken {
-    let why = format!("a message of {bytes} bytes or more: {max} are allowed");
+    let why = format!("a message of {bytes} bytes or more: {max} are allowed, send less at once");
     Broken { code: CloseCode::TooBig, why }
 }
 
