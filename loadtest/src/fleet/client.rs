@@ -73,6 +73,8 @@ pub(super) struct Client {
     echo: i64,
     /// When the newest change that it has was due, µs since 1970.
     due: i64,
+    /// The judge's number of its last message.
+    last: u64,
 }
 
 /// A new connection, whose answer is not waited for.
@@ -150,6 +152,7 @@ impl Client {
             is_told: false,
             echo: 0,
             due: 0,
+            last: 0,
         })
     }
 
@@ -373,7 +376,7 @@ impl Client {
         if judge.welcome(payload) {
             return;
         }
-        match judge.see(payload) {
+        match judge.see(payload, &mut self.last) {
             Seen::Delta { place, epoch, prev, seq, due } => {
                 let Some(held) = self.held.iter_mut().find(|held| held.place == place) else { return };
                 if epoch == held.at.epoch && seq <= held.at.seq {

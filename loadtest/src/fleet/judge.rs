@@ -21,6 +21,8 @@ use crate::pulse;
 
 /// Messages that are remembered.
 const REMEMBERED: usize = 262_144;
+/// Of so many, what came after them is known too.
+const RECENT: usize = 8_192;
 /// Books that are remembered of each market, oldest first.
 const BOOKS: usize = 64;
 /// Mistakes that are told in full.
@@ -130,8 +132,13 @@ pub struct Judge {
     view: View,
     places: HashMap<MarketId, Place>,
     references: Vec<Reference>,
-    known: HashMap<u64, Seen, RandomState>,
+    /// By their hashes, with the number of each.
+    known: HashMap<u64, (Seen, u64), RandomState>,
     order: VecDeque<u64>,
+    /// The newest, as they came for the first time: others get them in the same order.
+    recent: VecDeque<(Box<[u8]>, Seen)>,
+    /// How many there were.
+    count: u64,
     hasher: RandomState,
     /// How heartbeats begin, but for the first byte.
     heartbeat: Vec<u8>,
@@ -174,6 +181,8 @@ impl Judge {
             references: Vec::new(),
             known: HashMap::default(),
             order: VecDeque::new(),
+            recent: VecDeque::new(),
+            count: 0,
             hasher: RandomState::default(),
             heartbeat: beginning(&codec.encode(heartbeat), "hb"),
             welcome: beginning(&welcome, "welcome"),
@@ -269,10 +278,20 @@ impl Judge {
         self.beat
     }
 
-    /// What a message means that may have been sent to others before.
-    pub fn see(&mut self, payload: &[u8]) -> Seen {
+    /// What a message means that may have been sent to others before. `last` is the number of the client's last one, from which
+    /// it goes on: what came next to others most likely comes next to it, too.
+    pub fn see(&mut self, payload: &[u8], last: &mut u64) -> Seen {
+        let begin = self.count - self.recent.len() as u64;
+        let next = (*last + 1).checked_sub(begin).and_then(|at| self.recent.get(usize::try_from(at).ok()?));
+        if let Some((bytes, seen)) = next
+            && **bytes == *payload
+        {
+            *last += 1;
+            return *seen;
+        }
         let hash = self.hasher.hash_one(payload);
-        if let Some(seen) = self.known.get(&hash) {
+        if let Some((seen, number)) = self.known.get(&hash) {
+            *last = *number;
             return *seen;
         }
         let seen = self.decode(payload);
@@ -283,7 +302,12 @@ impl Judge {
             self.known.remove(&oldest);
         }
         self.order.push_back(hash);
-        self.known.insert(hash, seen);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((payload.into(), seen));
+        (*last, self.count) = (self.count, self.count + 1);
+        self.known.insert(hash, (seen, *last));
         seen
     }
 

@@ -34,7 +34,7 @@ fn delta(prev: u64, seq: u64, delta: Delta) -> Down {
 }
 
 fn see(judge: &mut Judge, message: &Down) -> Seen {
-    judge.see(&judge.codec.encode(message))
+    judge.see(&judge.codec.encode(message), &mut 0)
 }
 
 /// A judge that has seen a snapshot and two changes.
@@ -87,7 +87,7 @@ fn a_checksum_is_that_of_the_book_there() {
 #[test]
 fn what_nobody_can_read_is_wrong_and_a_heartbeat_is_its_client_s() {
     let mut judge = Judge::new(Codec::Json, View::All);
-    assert_eq!(judge.see(b"{\"t\":\"delta\""), Seen::Wrong);
+    assert_eq!(judge.see(b"{\"t\":\"delta\"", &mut 0), Seen::Wrong);
     assert_eq!(judge.findings.wrong, 1);
     let heartbeat = Heartbeat { now: 1, echo: Some(2), behind: 3, as_of: None, digest: 4 };
     for codec in [Codec::Json, Codec::Msgpack] {
@@ -136,4 +136,27 @@ fn steps_that_a_snapshot_went_past_must_lead_to_its_book() {
             judge.findings
         );
     }
+}
+
+#[test]
+fn the_same_means_the_same_to_whoever_gets_it_in_whatever_order() {
+    let mut judge = Judge::new(Codec::Json, View::All);
+    let stop = |n: u64| Down::Gap {
+        market: format!("m{n}").as_str().into(),
+        view: View::All,
+        from: Position::ZERO,
+        to: Position::new(EPOCH, n),
+    };
+    let payloads: Vec<_> = (0..20_000).map(|n| judge.codec.encode(&stop(n))).collect();
+    let mut last = 0;
+    let first: Vec<Seen> = payloads.iter().map(|payload| judge.see(payload, &mut last)).collect();
+    assert_eq!((judge.findings.decoded, last), (20_000, 19_999));
+    for (begin, step) in [(0, 1), (19_000, 1), (15_000, 7), (3, 1_000)] {
+        let mut last = 0;
+        for at in (begin..20_000).step_by(step) {
+            assert_eq!((judge.see(&payloads[at], &mut last), last), (first[at], at as u64));
+        }
+    }
+    assert_eq!(judge.findings.decoded, 20_000, "each was read once");
+    assert!(judge.recent.len() <= RECENT);
 }
