@@ -23,7 +23,7 @@ const CASES: [(usize, usize, usize); 8] = [
 ];
 /// Instructions that a delivery may take.
 const BOUND: f64 = 1_000.0;
-/// What the dearest case may cost more than the cheapest of a hundred clients or more.
+/// How many times the cheapest the dearest case may cost, of those where a change has twenty followers or more.
 const FLAT: f64 = 1.5;
 /// Deliveries that are counted, about.
 const DELIVERIES: usize = 200_000;

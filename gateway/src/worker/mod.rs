@@ -164,8 +164,9 @@ impl Worker {
 
     /// Writes to whoever was touched: by its own message, or by its time.
     fn flush_touched(&mut self) {
-        let touched = self.core.take_touched();
+        let (touched, stops) = (self.core.take_touched(), self.core.take_stops_said());
         self.flush_all(&touched, |_| {});
+        self.measure_stops(stops);
     }
 
     /// Writes what they have to each; `between` is called now and then.

@@ -56,6 +56,39 @@ pub struct WorkerParts {
 }
 
 impl Worker {
+    /// One without connections.
+    pub(super) fn new(
+        number: usize,
+        settings: Arc<Settings>,
+        limits: Arc<Limits>,
+        metrics: Metrics,
+        clock: Clock,
+        hub: mpsc::Sender<HubInput>,
+    ) -> Self {
+        let session_limits = SessionLimits { subscriptions: settings.subscriptions, scopes: 64 };
+        let mut core = Core::new(number, session_limits);
+        core.set_shards(settings.shards);
+        Self {
+            core,
+            conns: Conns::default(),
+            hub,
+            asks: VecDeque::new(),
+            due: BinaryHeap::new(),
+            settings,
+            limits,
+            metrics,
+            clock,
+            heard_hub: clock.mono(),
+            next_sweep: if number == 0 { 0 } else { i64::MAX },
+            draining: None,
+            tasks: 0,
+            buffer: vec![0; READ].into(),
+            scratch: Vec::new(),
+            turns: 0,
+            pass_is_due: false,
+        }
+    }
+
     fn take_news(&mut self, batch: Vec<ToCore>) {
         self.heard_hub = self.clock.mono();
         for message in batch {
@@ -82,7 +115,10 @@ impl Worker {
     }
 
     /// How long stops took that were just written to everybody whose socket has room.
-    fn measure_stops(&mut self, said: Vec<i64>) {
+    pub(super) fn measure_stops(&mut self, said: Vec<i64>) {
+        if said.is_empty() {
+            return;
+        }
         let now = self.clock.now().wall;
         for said in said {
             self.metrics.stop_seconds.observe((now - said).max(0) as f64 / 1_000.0);
@@ -126,28 +162,7 @@ fn arrived(shared: &Shared, arrival: Arrival) {
 /// Runs a worker until it is told to stop.
 pub async fn run(parts: WorkerParts) {
     let WorkerParts { number, settings, limits, metrics, clock, hub, mut news, mut arrivals, stop } = parts;
-    let session_limits = SessionLimits { subscriptions: settings.subscriptions, scopes: 64 };
-    let mut core = Core::new(number, session_limits);
-    core.set_shards(settings.shards);
-    let shared: Shared = Rc::new(RefCell::new(Worker {
-        core,
-        conns: Conns::default(),
-        hub,
-        asks: VecDeque::new(),
-        due: BinaryHeap::new(),
-        settings,
-        limits,
-        metrics,
-        clock,
-        heard_hub: clock.now().mono,
-        next_sweep: if number == 0 { 0 } else { i64::MAX },
-        draining: None,
-        tasks: 0,
-        buffer: vec![0; READ].into(),
-        scratch: Vec::new(),
-        turns: 0,
-        pass_is_due: false,
-    }));
+    let shared: Shared = Rc::new(RefCell::new(Worker::new(number, settings, limits, metrics, clock, hub)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

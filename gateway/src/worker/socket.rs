@@ -145,7 +145,8 @@ impl Talk {
                 };
                 reader.feed(&worker.buffer[..n]);
                 let goes_on = take_in(worker, self.id, reader);
-                if !worker.pass_is_due {
+                // An answer goes with the pass that follows, but for the last one.
+                if !goes_on || !worker.pass_is_due {
                     worker.flush(self.id);
                     worker.flush_touched();
                 }
@@ -214,5 +215,66 @@ impl Worker {
             self.core.up(id, Up::Sub(subscribe), now);
         }
         self.core.output(id, |session, _, _| session.beat());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream as StdStream;
+
+    use clap::Parser;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::settings::Settings;
+    use crate::time::Clock;
+
+    /// A masked frame.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut out = vec![first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        out.extend_from_slice(payload);
+        out
+    }
+
+    #[tokio::test]
+    async fn under_load_an_answer_waits_for_the_pass_and_the_last_one_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let (settings, metrics) = (Arc::new(Settings::parse_from(["t"])), Metrics::new());
+        let limits = Limits::new(&settings, metrics.clone());
+        let place = Arc::new(limits.connect(address.ip()).unwrap());
+        let (hub, _asked) = mpsc::channel(8);
+        let mut worker = Worker::new(0, settings, limits, metrics, Clock::default(), hub);
+        let asked = Asked::WebSocket { wire: Wire::WsJson, catalogue: false };
+        let arrival =
+            SocketArrival { stream, read: Bytes::new(), head: Bytes::from_static(b"head"), asked, place };
+        let (mut talk, goes_on) = begin(&mut worker, arrival);
+        assert!(goes_on);
+        let mut heard = [0; 1_024];
+        let count = client.read(&mut heard).unwrap();
+        assert!(heard[..count].starts_with(b"head"));
+
+        worker.pass_is_due = true;
+        client.write_all(&frame(0x81, b"{\"t\":\"ping\",\"time\":7}")).unwrap();
+        talk.line.stream.readable().await.unwrap();
+        assert!(talk.read(&mut worker));
+        assert!(worker.core.is_dirty(), "the pass has it");
+        client.write_all(&frame(0x88, &1000u16.to_be_bytes())).unwrap();
+        talk.line.stream.readable().await.unwrap();
+        while talk.read(&mut worker) {
+            talk.line.stream.readable().await.unwrap();
+        }
+        worker.disconnect(talk.id);
+        drop(talk);
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert!(rest.windows(4).any(|four| four == [0x88, 2, 0x03, 0xE8]), "the close is answered: {rest:?}");
+        assert!(rest.windows(8).any(|eight| eight == b"\"echo\":7"), "so is the ping: {rest:?}");
     }
 }

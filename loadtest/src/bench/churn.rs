@@ -16,8 +16,8 @@ const SHARE: f64 = 0.05;
 const EVERY: Duration = Duration::from_millis(100);
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// The beginning that does not count: tables and buffers find their size.
-const BEGINNING: f64 = 0.2;
+/// The share of the time that does not count in the beginning: tables and buffers find their size, and the log in memory fills.
+const BEGINNING: f64 = 0.25;
 /// What the end may have more than the beginning: a share, and MiB.
 const GROWTH: f64 = 0.05;
 const SLACK: f64 = 2.0;
@@ -76,12 +76,13 @@ pub fn churn(program: &Path, case: &Case, cpu: Option<usize>) -> anyhow::Result<
     let Case { rate, markets, skew, seconds, clients, .. } = *case;
     server.order(Order::Pulse { rate, seconds, markets, skew, stops: 0.0, width: 0 })?;
     fleet.reset()?;
-    let (begun, mut churn, mut next, mut rounds) = (Instant::now(), Churn::default(), 0, 0);
+    let (begun, mut churn, mut next) = (Instant::now(), Churn::default(), 0);
     let each = (clients as f64 * SHARE * EVERY.as_secs_f64()).ceil() as usize;
     while begun.elapsed().as_secs_f64() < seconds {
         let some = (next..next + each).map(|number| number % clients);
-        churn.cut += fleet.replace(some, rounds % 2 == 0)?;
-        (next, rounds) = ((next + each) % clients, rounds + 1);
+        // Each comes back as it was in one round, and anew in the next.
+        churn.cut += fleet.replace(some, (next / each + next / clients).is_multiple_of(2))?;
+        next += each;
         fleet.run(EVERY, false, |_| {})?;
         fleet.ensure_right()?;
         if begun.elapsed() >= LOOK * churn.memory.len() as u32 {
@@ -110,6 +111,8 @@ pub fn churn(program: &Path, case: &Case, cpu: Option<usize>) -> anyhow::Result<
     churn.resumed = fleet.totals.exact + fleet.totals.caught_up;
     churn.snapshots = fleet.totals.snapshots;
     server.order(Order::Quit)?;
+    let planned = seconds * clients as f64 * SHARE;
+    ensure!(churn.cut as f64 > planned / 2.0, "{} of {planned:.0} clients could be replaced", churn.cut);
     churn.ensure_flat()?;
     Ok(churn)
 }

@@ -7,6 +7,9 @@ use tictac_proto::wire::CloseCode;
 /// What a control frame may carry, bytes.
 const MAX_CONTROL: usize = 125;
 
+/// Answers that may wait to be taken, bytes.
+const MAX_OUTPUT: usize = 1_024;
+
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
@@ -194,6 +197,10 @@ impl Reader {
                     return Ok(Step::Close);
                 }
                 9 => {
+                    // Who pings without end is answered its newest only.
+                    if self.output.len() > MAX_OUTPUT {
+                        self.output.clear();
+                    }
                     let ping = self.input[from..to].iter();
                     self.output.extend([0x8A, head.payload as u8].iter().chain(ping));
                 }
@@ -473,6 +480,18 @@ mod tests {
         assert_eq!(reader.next(), Ok(Some(Incoming::Close)));
         assert_eq!(reader.next(), Ok(None));
         assert_eq!(&reader.take_output().unwrap()[..], [0x88, 2, 0x03, 0xE8]);
+    }
+
+    #[test]
+    fn who_pings_without_end_makes_no_more_answers_than_fit() {
+        let mut reader = Reader::new(MAX);
+        for n in 0..10_000u32 {
+            reader.feed(&masked(0x89, &n.to_be_bytes()));
+            assert_eq!(reader.next(), Ok(None));
+        }
+        let answers = reader.take_output().unwrap();
+        assert!(answers.len() <= MAX_OUTPUT + 2 + MAX_CONTROL, "{} bytes", answers.len());
+        assert!(answers.ends_with(&9_999u32.to_be_bytes()), "the newest is answered");
     }
 
     #[test]
