@@ -147,7 +147,7 @@ fn the_same_means_the_same_to_whoever_gets_it_in_whatever_order() {
         from: Position::ZERO,
         to: Position::new(EPOCH, n),
     };
-    let payloads: Vec<_> = (0..20_000).map(|n| judge.codec.encode(&stop(n))).collect();
+    let payloads: Vec<_> = (0..20_000).map(|n| judge.codec.encode(stop(n))).collect();
     let mut last = 0;
     let first: Vec<Seen> = payloads.iter().map(|payload| judge.see(payload, &mut last)).collect();
     assert_eq!((judge.findings.decoded, last), (20_000, 19_999));
