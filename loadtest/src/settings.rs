@@ -251,6 +251,6 @@ mod tests {
             assert!(scenario.clients() > 0, "{}", path.display());
             count += 1;
         }
-        assert!(count >= 4, "{count} examples");
+        assert!(count >= 6, "{count} examples");
     }
 }
