@@ -21,6 +21,9 @@ pub const MOST_CLIENTS: u64 = 50_000;
 /// Most groups: each has a thread.
 pub const MOST_GROUPS: usize = 16;
 
+/// What a slow reader may read, bytes a second: it takes sips, five each second.
+const SLOW: std::ops::RangeInclusive<u64> = 5..=5_000_000;
+
 /// Which markets a client follows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pick {
@@ -268,6 +271,10 @@ fn can_be_done(group: &Group, given: &Given<'_>, seconds: u64) -> Result<(), Str
     if group.transport == Transport::Sse && group.codec == Codec::Msgpack {
         let why = "events are text, and MessagePack is not; use codec = \"json\", or transport = \"ws\"";
         return Err(given.wrong("transport", why));
+    }
+    if group.read.is_some_and(|bytes| !SLOW.contains(&bytes)) {
+        let why = "a slow reader reads from 5B/s to 5MB/s; leave it out to read as fast as it comes";
+        return Err(given.wrong("read", why));
     }
     if let Some(churn) = group.churn.filter(|churn| *churn > group.count as f64) {
         let count = group.count;

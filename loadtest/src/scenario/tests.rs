@@ -103,6 +103,7 @@ fn an_error_names_the_value_the_reason_and_the_remedy() {
         ),
         (&with("read = \"2 bits\""), &["read = \"2 bits\"", "such as", "2KB/s"]),
         (&with("[[clients]]\ncount = 4\nchurn = 5"), &["clients[1].churn = 5", "at most once", "4 at most"]),
+        (&with("read = \"8MB/s\""), &["read = \"8MB/s\"", "5MB/s", "leave it out"]),
         (&with("churn = -1"), &["churn = -1", "from 0.001"]),
         (&with("storm_at = 10"), &["storm_at = 10", "within the 10 s", "earlier"]),
         (&with("storm_at = 50"), &["storm_at = 50", "within the 10 s"]),
