@@ -1,5 +1,7 @@
 //! A single HTTP request, for comparing with what `GET /v1/markets/{id}` says.
 
+use std::fmt::Write;
+
 use anyhow::{Context, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -67,4 +69,19 @@ fn joined(mut chunks: &str) -> anyhow::Result<String> {
         body.push_str(rest.get(..size).context("a chunk is cut short")?);
         chunks = rest.get(size + 2..).context("a chunk is cut short")?;
     }
+}
+
+/// A text as it may stand in a path or a query.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            safe.push(char::from(byte));
+        } else {
+            // A text takes whatever is written to it.
+            let _ = write!(safe, "%{byte:02X}");
+        }
+    }
+    safe
 }

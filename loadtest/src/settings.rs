@@ -73,7 +73,7 @@ pub struct Settings {
     /// Connects a second [default: 40].
     #[arg(long, env = "TICTAC_RAMP", value_name = "N", help_heading = "Clients")]
     pub ramp: Option<String>,
-    /// ws, or sse [default: ws].
+    /// ws, or sse, which is JSON only [default: ws].
     #[arg(long, env = "TICTAC_TRANSPORT", value_name = "NAME", help_heading = "Clients")]
     pub transport: Option<String>,
     /// json, or msgpack [default: json].
@@ -82,13 +82,13 @@ pub struct Settings {
     /// The same as --codec msgpack.
     #[arg(long, env = "TICTAC_MSGPACK", help_heading = "Clients")]
     pub msgpack: bool,
-    /// How fast each reads, such as 2KB/s [default: as fast as it comes].
+    /// How fast each reads while it is measured, such as 20KB/s [default: as fast as it comes].
     #[arg(long, env = "TICTAC_READ", value_name = "RATE", help_heading = "Clients")]
     pub read: Option<String>,
-    /// How many leave and come back each second.
+    /// How many leave and come back each second, half of them as new clients.
     #[arg(long, env = "TICTAC_CHURN", value_name = "N", help_heading = "Clients")]
     pub churn: Option<String>,
-    /// The second in which all are cut at once, and come back.
+    /// So many seconds after measuring began all are cut at once, and come back.
     #[arg(long, env = "TICTAC_STORM_AT", value_name = "S", help_heading = "Clients")]
     pub storm_at: Option<String>,
 
@@ -251,6 +251,6 @@ mod tests {
             assert!(scenario.clients() > 0, "{}", path.display());
             count += 1;
         }
-        assert!(count >= 4, "{count} examples");
+        assert!(count >= 6, "{count} examples");
     }
 }

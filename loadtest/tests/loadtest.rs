@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 use support::{Publisher, book, level, memory, start, status};
 use tempfile::TempDir;
 use tictac_gateway::gateway::Gateway;
+use tictac_gateway::wires::Wire;
 use tictac_proto::model::{MarketStatus, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -171,7 +172,7 @@ async fn who_is_not_there_or_can_t_be_used_is_named() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains(&free.to_string()), "{}", said(&output));
     for (arguments, part) in [
-        (&["ws://127.0.0.1:1", "--transport", "sse"][..], "--transport sse"),
+        (&["ws://127.0.0.1:1", "--transport", "sse", "--msgpack"][..], "--transport sse"),
         (&["nowhere.toml"], "nowhere.toml"),
         (&[], "ws://host:port"),
     ] {
@@ -332,4 +333,135 @@ async fn one_client_that_is_not_served_fails_the_run() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("FAILED") && said.contains("client 2 "), "{said}");
+}
+
+/// Runs a scenario against a lively gateway. What it finds must be right; its figures, its page, and what it said.
+async fn passes(lively: &Lively, text: &str) -> (Json, String, String) {
+    let folder = TempDir::new().unwrap();
+    let top =
+        format!("url = \"ws://{}\"\nramp = 500\njson = \"f.json\"\nreport = \"p.html\"\n", lively.address);
+    std::fs::write(folder.path().join("s.toml"), top + text).unwrap();
+    let output = run(folder.path(), &["s.toml"]).await;
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let json: Json = serde_json::from_str(&read("f.json")).unwrap();
+    assert_eq!(
+        (&json["all"]["mistakes"], &json["all"]["connections_lost"]),
+        (&0.into(), &0.into()),
+        "{said}"
+    );
+    assert_eq!(json["all"]["ready"], json["all"]["clients"], "{said}");
+    assert!(json["documents"]["equal"].as_u64() > Some(0), "{said}");
+    (json, read("p.html"), said)
+}
+
+fn count(group: &Json, key: &str) -> u64 {
+    group[key].as_u64().unwrap_or_else(|| panic!("{key}: {group}"))
+}
+
+fn opened(lively: &Lively, wire: Wire) -> u64 {
+    let at = Wire::ALL.iter().position(|is| *is == wire).unwrap();
+    lively.gateway.as_ref().unwrap().metrics.opened[at].get()
+}
+
+const TWO_EACH: &str = "
+[[clients]]
+name = \"pages\"
+codec = \"msgpack\"
+count = 20
+markets = 2
+[[clients]]
+name = \"streams\"
+transport = \"sse\"
+count = 20
+markets = 2
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_served_as_sockets_are() {
+    let lively = lively().await;
+    let (json, page, said) = passes(&lively, &format!("seconds = 2\n{TWO_EACH}")).await;
+    assert_eq!(opened(&lively, Wire::Sse), 20);
+    for group in [&json["groups"][0], &json["groups"][1]] {
+        // Both follow half of two hundred changes a second.
+        assert!(count(group, "deliveries") > 500 && count(group, "digests") > 20, "{group}");
+        assert!(count(group, "snapshots") >= 40 && count(group, "checksums") > 0, "{group}");
+        assert_eq!((count(group, "cut"), &group["storm_back_s"]), (0, &Json::Null), "{group}");
+    }
+    assert!(page.contains("server-sent events"));
+    for part in ["markets resumed", "storm, all back"] {
+        assert!(!said.contains(part) && !page.contains(part), "nobody was cut: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_and_goes_while_it_is_measured_is_right_all_the_time() {
+    let lively = lively().await;
+    let (json, page, said) = passes(&lively, &format!("seconds = 3\nchurn = 15\n{TWO_EACH}")).await;
+    for group in [&json["groups"][0], &json["groups"][1]] {
+        let cut = count(group, "cut");
+        assert!((10..=45).contains(&cut), "fifteen a second at most: {group}");
+        // Some came back with their positions, the others as new clients.
+        assert!(count(group, "resumed") > 0 && count(group, "snapshots") > 40, "{group}");
+        assert!(count(group, "snapshots") + count(group, "resumed") >= 2 * (20 + cut), "{group}");
+        assert_eq!(group["storm_back_s"], Json::Null, "{group}");
+    }
+    let cut = count(&json["all"], "cut");
+    let sessions = opened(&lively, Wire::Sse) + opened(&lively, Wire::WsMsgpack);
+    // One more that is looked at closely.
+    assert!(sessions > 40 + cut, "{sessions} sessions, {cut} cut");
+    for part in ["markets resumed", "15 leave and come back each second"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(said.contains("markets resumed") && !said.contains("storm"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_storm_all_come_back_to_where_they_were() {
+    let lively = lively().await;
+    let (json, page, said) = passes(&lively, &format!("seconds = 3\nstorm_at = 1\n{TWO_EACH}")).await;
+    for group in [&json["groups"][0], &json["groups"][1], &json["all"]] {
+        let clients = count(group, "clients");
+        assert_eq!(count(group, "cut"), clients, "{group}");
+        assert!(count(group, "snapshots") + count(group, "resumed") >= 4 * clients, "{group}");
+        assert!(count(group, "resumed") > clients, "not whole books again: {group}");
+        let (answered, back) = (group["storm_answered_s"].as_f64(), group["storm_back_s"].as_f64());
+        assert!(answered > Some(0.0) && back >= answered, "{group}");
+    }
+    assert!(opened(&lively, Wire::Sse) == 40, "each twice");
+    for part in ["storm, all answered", "storm, all back"] {
+        assert!(said.contains(part) && page.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_slowly_gets_less_and_comes_to_the_same_books() {
+    let lively = lively().await;
+    let text = "seconds = 3
+pick = \"hot\"
+[[clients]]
+name = \"fast\"
+count = 5
+[[clients]]
+name = \"slow\"
+count = 5
+read = \"2KB/s\"
+[[clients]]
+name = \"slow streams\"
+count = 5
+transport = \"sse\"
+read = \"2KB/s\"
+";
+    let (json, page, said) = passes(&lively, text).await;
+    let fast = &json["groups"][0];
+    for slow in [&json["groups"][1], &json["groups"][2]] {
+        let most = 5.0 * 2_000.0 * (slow["measured_s"].as_f64().unwrap() + 0.5);
+        assert!(count(slow, "bytes") > 5_000 && count(slow, "bytes") as f64 <= most, "{slow}");
+        assert!(count(slow, "deliveries") * 2 < count(fast, "deliveries"), "{slow} {fast}");
+        assert!(count(slow, "deliveries") > 0 && count(slow, "digests") > 0, "{slow}");
+    }
+    // Of each group, one market.
+    assert_eq!(json["documents"]["equal"], 3, "{said}");
+    assert!(page.contains("each reads 2.00 kB a second"));
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
-use tictac_gateway::transports::sse::market_cursor;
 use tictac_proto::checksum::mix;
 use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
-use tictac_proto::wire::{Codec, Conflate, Resume, Scope, Subscribe, Up};
+use tictac_proto::wire::{Codec, Resume, Scope, Subscribe, Up};
 
 use super::frames::{self, Cut};
 use super::judge::{Judge, Place, Seen};
@@ -22,6 +21,8 @@ use crate::pulse::now_us;
 const READS: usize = 4;
 /// What the system may receive for a client that reads slowly, bytes.
 const SLOW_BUFFER: usize = 4_096;
+/// The same once it reads as fast as it comes.
+const FULL_BUFFER: usize = 256 * 1024;
 /// Longest answer to an upgrade.
 const MAX_HEAD: usize = 4_096;
 
@@ -58,6 +59,8 @@ pub(super) struct Client {
     stream: TcpStream,
     state: State,
     is_ready: bool,
+    /// It was there before.
+    is_back: bool,
     begun: Instant,
     /// What is still to be sent.
     out: Vec<u8>,
@@ -92,22 +95,8 @@ fn dialled(plan: &Plan, number: usize, registry: &Registry) -> std::io::Result<T
 fn asked(plan: &Plan, held: &[Held], judge: &Judge) -> Vec<u8> {
     let address = plan.address;
     if plan.transport == Transport::Sse && !plan.floor {
-        let markets: Vec<&str> = held.iter().map(|held| &**judge.market(held.place)).collect();
-        let mut query = format!(
-            "market={}&view={}&conflate={}",
-            markets.join(","),
-            plan.view.depth().map_or("all".to_owned(), |depth| depth.to_string()),
-            match plan.conflate {
-                Conflate::Raw => "raw".to_owned(),
-                Conflate::Auto => "auto".to_owned(),
-                Conflate::Every(ms) => ms.to_string(),
-            }
-        );
-        let known = known(held, judge);
-        if !known.is_empty() {
-            query.push_str("&cursor=");
-            query.push_str(&market_cursor(&known));
-        }
+        let markets = held.iter().map(|held| judge.market(held.place));
+        let query = events::query(markets, plan.view, plan.conflate, &known(held, judge));
         return format!("GET /v1/sse?{query} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
     }
     let protocol = match plan.codec {
@@ -143,6 +132,7 @@ impl Client {
             stream: dialled(plan, number, registry)?,
             state: State::Upgrading,
             is_ready: false,
+            is_back: false,
             begun: Instant::now(),
             out,
             rest: Vec::new(),
@@ -169,8 +159,13 @@ impl Client {
         self.out = asked(plan, &self.held, judge);
         self.rest = Vec::new();
         (self.state, self.begun) = (State::Upgrading, Instant::now());
-        (self.is_ready, self.missing) = (false, self.held.len());
+        (self.is_ready, self.is_back, self.missing) = (false, true, self.held.len());
         Ok(())
+    }
+
+    /// It takes another's place, as if it had never been there.
+    pub(super) fn replaces(self) -> Self {
+        Self { is_back: true, ..self }
     }
 
     /// Whether it has all that it follows.
@@ -178,10 +173,10 @@ impl Client {
         self.is_ready
     }
 
-    /// Ends its connection, as a network does: without a word.
-    pub(super) fn cut(&mut self) {
+    /// Ends its connection, as a network does: without a word. Whether there was one.
+    pub(super) fn cut(&mut self) -> bool {
         // It is to be as if it had never been: what is not sent is lost, and what has come is not read.
-        let _ = self.close();
+        self.close() == Step::Closed
     }
 
     /// The socket may take more.
@@ -429,9 +424,12 @@ impl Client {
                     totals.latency.saturating_record(us);
                 }
             }
-            Seen::Gone { place } => {
-                self.settle(place);
-                self.held.retain(|held| held.place != place);
+            Seen::Gone { place } => self.lose(place),
+            // It went while nobody was there to hear it.
+            Seen::Unknown { place } if self.is_back => self.lose(place),
+            Seen::Unknown { place } => {
+                let market = judge.market(place).clone();
+                judge.mistake(|| format!("refused: the gateway has no market {market}"));
             }
             Seen::Bye(code) => judge.mistake(|| format!("sent away with {code}")),
             Seen::Taken | Seen::Refused | Seen::Other | Seen::Wrong => {}
@@ -441,6 +439,12 @@ impl Client {
     /// How old its newest echo is at this time of the fleet's clock, and how old the newest change that it has, both in ms.
     pub(super) fn ages(&self, now: i64) -> (i64, i64) {
         (now - self.echo, (now_us() - self.due) / 1_000)
+    }
+
+    /// It reads as fast as it comes from now on.
+    pub(super) fn widen(&self) {
+        // Where it fails it takes longer.
+        let _ = SockRef::from(&self.stream).set_recv_buffer_size(FULL_BUFFER);
     }
 
     /// It was sent something, at this time that the fleet has read.
@@ -466,6 +470,12 @@ impl Client {
     pub(super) fn behind(&self, judge: &Judge) -> usize {
         let newest = |held: &&Held| judge.newest(held.place).is_none_or(|(at, _)| at <= held.at);
         self.held.len() - self.held.iter().filter(newest).count()
+    }
+
+    /// A market is gone.
+    fn lose(&mut self, place: Place) {
+        self.settle(place);
+        self.held.retain(|held| held.place != place);
     }
 
     /// It is known where the gateway stands with a market.

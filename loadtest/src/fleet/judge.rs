@@ -15,7 +15,7 @@ use tictac_proto::checksum::{checksum, digest_key};
 use tictac_proto::client::{ClientMarket, Outcome};
 use tictac_proto::model::{Book, Delta, MarketId, View};
 use tictac_proto::position::Position;
-use tictac_proto::wire::{Codec, Down, Heartbeat, How};
+use tictac_proto::wire::{Codec, Down, ErrorCode, Heartbeat, How, Problem};
 
 use crate::pulse;
 
@@ -80,6 +80,11 @@ pub enum Seen {
     Bye(u16),
     /// The gateway refuses something.
     Refused,
+    /// The gateway knows no such market.
+    Unknown {
+        /// Which.
+        place: Place,
+    },
     /// Nothing that a client's position depends on.
     Other,
     /// A frame of the floor.
@@ -384,6 +389,9 @@ impl Judge {
             Down::Gap { market, .. } => Seen::Gap { place: self.place(market) },
             Down::Gone { market, .. } => Seen::Gone { place: self.place(market) },
             Down::Bye { code, .. } => Seen::Bye(*code),
+            Down::Err(Problem { code: ErrorCode::UnknownMarket, market: Some(market), .. }) => {
+                Seen::Unknown { place: self.place(market) }
+            }
             Down::Err(problem) => {
                 self.mistake(|| format!("refused: {}", problem.why));
                 Seen::Refused

@@ -30,7 +30,7 @@ use judge::Judge;
 use pace::Paced;
 pub use pace::Slowness;
 use served::Clock;
-pub use storm::Back;
+pub use storm::{Back, Coming};
 
 /// What one read may bring.
 const READ: usize = 256 * 1024;
@@ -184,6 +184,8 @@ pub struct Fleet {
     pub totals: Totals,
     /// The same of clients that read slowly.
     pub slow: Totals,
+    /// Upgrades and requests that were answered before that.
+    answered: u64,
 }
 
 impl std::fmt::Debug for Fleet {
@@ -216,6 +218,7 @@ impl Fleet {
             clock: Clock::default(),
             totals: Totals::new()?,
             slow: Totals::new()?,
+            answered: 0,
         })
     }
 
@@ -224,8 +227,14 @@ impl Fleet {
     /// # Errors
     /// Never: the bounds of histograms are right.
     pub fn reset(&mut self) -> anyhow::Result<()> {
+        self.answered = self.answered();
         (self.totals, self.slow) = (Totals::new()?, Totals::new()?);
         Ok(())
+    }
+
+    /// Upgrades and requests that were ever answered.
+    fn answered(&self) -> u64 {
+        self.answered + self.totals.answered + self.slow.answered
     }
 
     /// How many have all that they follow.
@@ -359,7 +368,7 @@ impl Fleet {
     }
 
     fn read(&mut self, number: usize) {
-        if self.paced.is_kept() && self.plan.pace(number) != Pace::Full {
+        if self.is_slow(number) {
             return;
         }
         let Some(client) = self.clients.get_mut(number) else { return };

@@ -48,6 +48,28 @@ impl Fleet {
         self.paced.taken = 0;
     }
 
+    /// From now on each reads as fast as it comes. What waits for those that read slowly was told by the system once, and
+    /// is not told again: each of them is read once.
+    pub fn full_pace(&mut self) {
+        if !self.paced.is_kept() {
+            return;
+        }
+        let ran = self.clock.ran();
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            if self.plan.pace(number) != Pace::Full {
+                client.widen();
+                client.heard(ran);
+                self.again.push_back(number);
+            }
+        }
+        self.paced = Paced::default();
+    }
+
+    /// Whether a client reads more slowly than it could, now.
+    pub(super) fn is_slow(&self, number: usize) -> bool {
+        self.paced.is_kept() && self.plan.pace(number) != Pace::Full
+    }
+
     /// How those that read slowly stand.
     #[must_use]
     pub fn slowness(&self, bound: Duration) -> Slowness {

@@ -52,9 +52,8 @@ impl Fleet {
         self.clock.looked = ran;
         let bound = bound.max(self.judge.beat().unwrap_or_default() * HEARTBEATS);
         for (number, client) in self.clients.iter_mut().enumerate() {
-            if self.plan.pace(number) == Pace::Full
-                && let Some(silent) = client.fell_silent(ran, bound)
-            {
+            let is_slow = self.paced.is_kept() && self.plan.pace(number) != Pace::Full;
+            if !is_slow && let Some(silent) = client.fell_silent(ran, bound) {
                 self.judge.mistake(|| {
                     format!("client {number} heard nothing for {silent:.1?}, be it a heartbeat: is it still served?")
                 });
@@ -92,7 +91,7 @@ impl Fleet {
     fn stragglers(&self, marks: &Marks) -> Vec<(usize, Place, Position)> {
         let mut behind = Vec::new();
         for (number, client) in self.clients.iter().enumerate() {
-            if self.plan.pace(number) != Pace::Full {
+            if self.is_slow(number) {
                 continue;
             }
             for (place, is) in client.stands() {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use tictac_proto::model::{Delta, MarketField, SelectionKey, Side};
 use tictac_proto::position::Position;
-use tictac_proto::wire::{DeltaHead, Down, FeedState, SnapHead, Times};
+use tictac_proto::wire::{DeltaHead, Down, ErrorCode, FeedState, Problem, SnapHead, Times};
 
 use super::*;
 
@@ -156,4 +156,72 @@ fn with_a_depth_who_stays_at_the_same_book_is_not_behind() {
         fleet.catch_up(Duration::from_millis(100)).unwrap();
         assert_eq!(fleet.findings().wrong, wrong, "{view:?} {last}: {:?}", fleet.findings());
     }
+}
+
+#[test]
+fn what_waited_for_a_slow_reader_is_read_at_full_pace() {
+    let (address, server) = server(vec![vec![snapshot(View::All, 10, 5)]]);
+    let slow = Plan { paces: vec![Pace::Bytes(5)], ..plan(address, 1, View::All, None) };
+    let mut fleet = Fleet::new(slow).unwrap();
+    fleet.connect(Duration::from_secs(20), |_| {}).unwrap();
+    let mut streams = server.join().unwrap();
+    fleet.keep_pace();
+    for seq in 11..14 {
+        streams[0].write_all(&frame(&CODEC.encode(change(View::All, seq - 1, seq, 6)))).unwrap();
+    }
+    fleet.run(Duration::from_millis(300), false, |_| {}).unwrap();
+    assert_eq!((fleet.slow.deltas, fleet.totals.bytes), (0, 0), "a byte in each sip");
+    // The system has told of it, and nothing more comes.
+    fleet.full_pace();
+    fleet.run(Duration::from_millis(100), false, |_| {}).unwrap();
+    assert_eq!(fleet.slow.deltas, 3);
+    let place = fleet.judge.place(&"m".into());
+    assert_eq!(fleet.judge.newest(place).map(|(at, _)| at), Some(Position::new(EPOCH, 13)));
+    assert_eq!(fleet.findings().wrong, 0, "{:?}", fleet.findings());
+}
+
+#[test]
+fn a_market_that_went_while_a_client_was_away_is_gone() {
+    let unknown = Down::Err(Problem {
+        id: Some(1),
+        market: Some("m".into()),
+        code: ErrorCode::UnknownMarket,
+        why: "not in the catalogue".into(),
+        retry: None,
+        fatal: true,
+    });
+    for with_positions in [true, false] {
+        let (address, server) = server(vec![vec![snapshot(View::All, 10, 5)], vec![unknown.clone()]]);
+        let mut fleet = fleet(address, 1, View::All, None);
+        assert_eq!(fleet.replace([0], with_positions).unwrap(), 1);
+        assert_eq!(fleet.ready(), 0);
+        fleet.all_back(None, Duration::from_secs(20)).unwrap();
+        assert_eq!((fleet.ready(), fleet.holders(&"m".into())), (1, 0));
+        assert_eq!(fleet.findings().wrong, 0, "{:?}", fleet.findings());
+        drop(server.join().unwrap());
+    }
+    // Who was never there is refused.
+    let (address, server) = server(vec![vec![unknown]]);
+    let mut fleet = Fleet::new(plan(address, 1, View::All, None)).unwrap();
+    let error = fleet.connect(Duration::from_secs(20), |_| {}).unwrap_err().to_string();
+    assert!(error.contains("no market m"), "{error}");
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn who_does_not_come_back_is_a_mistake() {
+    let both = vec![snapshot(View::All, 10, 5)];
+    let (address, server) = server(vec![both.clone(), both.clone(), both]);
+    let mut fleet = fleet(address, 2, View::All, None);
+    assert_eq!(fleet.cut_all(), 2);
+    let mut coming = fleet.coming();
+    // Only one more is let in.
+    fleet.all_back(Some(&mut coming), Duration::from_secs(1)).unwrap();
+    let found = fleet.findings();
+    assert!(
+        found.wrong >= 1 && found.mistakes.iter().any(|told| told.contains("1 clients that were cut")),
+        "{found:?}"
+    );
+    assert_eq!((coming.all, fleet.ready()), (None, 1));
+    drop(server.join().unwrap());
 }

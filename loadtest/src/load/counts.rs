@@ -48,6 +48,8 @@ pub struct Sum {
     pub wrong_digests: u64,
     /// Connections that ended though nobody wished it.
     pub closed: u64,
+    /// Markets that clients which came back had as they are, or were told of by a difference.
+    pub resumed: u64,
     /// Changes that came before they were due.
     pub early: Early,
     /// Due to delivered, µs, of feeds whose changes say when they were due.
@@ -73,6 +75,7 @@ impl Sum {
             digests: 0,
             wrong_digests: 0,
             closed: 0,
+            resumed: 0,
             early: Early::default(),
             latency: histogram()?,
             ready: histogram()?,
@@ -98,6 +101,7 @@ impl Sum {
             digests: totals.digests,
             wrong_digests: totals.wrong_digests,
             closed: totals.closed,
+            resumed: totals.exact + totals.caught_up,
             early: if measured { totals.early } else { Early::default() },
             latency,
             ready: totals.ready.clone(),
@@ -116,6 +120,7 @@ impl Sum {
         self.digests += other.digests;
         self.wrong_digests += other.wrong_digests;
         self.closed += other.closed;
+        self.resumed += other.resumed;
         self.early.add(other.early);
         // Both have the same bounds, so that they always fit.
         let _ = self.latency.add(&other.latency);

@@ -1,25 +1,14 @@
 //! Where documents are.
 
-use std::fmt::Write;
-
 use tictac_proto::model::{MarketId, View};
+
+use crate::request::encoded;
 
 /// The path of a market's document, as a view has it.
 #[must_use]
 pub fn path(market: &MarketId, view: View) -> String {
     let name = view.depth().map_or_else(|| "all".to_owned(), |depth| depth.to_string());
-    let mut path = String::from("/v1/markets/");
-    for byte in market.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            // A text takes whatever is written to it.
-            let _ = write!(path, "%{byte:02X}");
-        }
-    }
-    path.push_str("?view=");
-    path.push_str(&name);
-    path
+    format!("/v1/markets/{}?view={name}", encoded(market))
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use rand::{Rng, SeedableRng};
 use tictac_proto::model::{MarketField, MarketId};
 use tictac_proto::wire::Codec;
 
+use crate::fleet::Transport;
+use crate::fleet::events::{MOST_MARKETS, MOST_NAMES};
 use crate::scenario::{Group, Pick};
 use crate::websocket::WsClient;
 
@@ -109,6 +111,16 @@ impl Catalogue {
                 bytes(most)
             );
         }
+        if group.transport == Transport::Sse
+            && let Some(most) = follows.iter().find(|m| m.len() > MOST_MARKETS || bytes(m) > MOST_NAMES)
+        {
+            bail!(
+                "{}: {} markets with names of {} bytes, and {MOST_MARKETS} of {MOST_NAMES} fit one stream; follow fewer (--markets), or use --transport ws",
+                group.name,
+                most.len(),
+                bytes(most)
+            );
+        }
         Ok(follows)
     }
 
@@ -187,5 +199,8 @@ mod tests {
         assert!(error.contains("no market x") && error.contains("m000"), "{error}");
         let error = catalogue(5_000).follows(&group("markets = 0")).unwrap_err().to_string();
         assert!(error.contains("5000 markets") && error.contains("--markets"), "{error}");
+        let error =
+            catalogue(300).follows(&group("transport = \"sse\"\nmarkets = 0")).unwrap_err().to_string();
+        assert!(error.contains("300 markets") && error.contains("200") && error.contains("ws"), "{error}");
     }
 }

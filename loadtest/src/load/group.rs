@@ -10,6 +10,7 @@ use tictac_proto::model::{Book, MarketId, View};
 use tictac_proto::position::Position;
 
 use super::figures::{GroupFigures, Sum};
+use super::unrest::{Measuring, Unrest};
 use crate::compare::compare;
 use crate::fleet::{Fleet, Plan};
 
@@ -126,15 +127,15 @@ fn thread_cpu() -> f64 {
 pub fn run(
     number: usize,
     plan: Plan,
-    seconds: u64,
+    measuring: Measuring,
     orders: &Receiver<Order>,
     tell: SyncSender<(usize, Told)>,
 ) {
     let teller = Teller { number, tell };
     // It fails where nobody listens, which is nobody's concern then.
-    let _ = match Group::new(plan) {
+    let _ = match Group::new(plan, &measuring) {
         Ok(mut group) => {
-            let obeyed = group.obey(&teller, seconds, orders);
+            let obeyed = group.obey(&teller, measuring.seconds, orders);
             // What was found since it was measured counts, too.
             group.settle(None);
             let figures = Box::new(group.figures);
@@ -156,6 +157,17 @@ fn extended(until: u64, elapsed: Duration, seconds: u64) -> u64 {
     (elapsed.as_secs() + 1).min(seconds).max(until)
 }
 
+/// A mistake as it is told. Of an answer that was none the first line says enough, and what can be done.
+fn told(mistake: &str) -> String {
+    let mut line = mistake.lines().next().unwrap_or_default().to_owned();
+    if line.contains("HTTP/1.1 503") {
+        line.push_str(
+            "; it limits connects from one address: lower --ramp or --churn, or raise its --connects-per-ip",
+        );
+    }
+    line
+}
+
 struct Group {
     fleet: Fleet,
     view: View,
@@ -163,6 +175,7 @@ struct Group {
     ramp: u32,
     figures: GroupFigures,
     watched: Option<Watched>,
+    unrest: Unrest,
 }
 
 struct Watched {
@@ -171,10 +184,11 @@ struct Watched {
 }
 
 impl Group {
-    fn new(plan: Plan) -> anyhow::Result<Self> {
+    fn new(plan: Plan, measuring: &Measuring) -> anyhow::Result<Self> {
         let (view, clients, ramp) = (plan.view, plan.clients, plan.ramp);
         let figures = GroupFigures::new()?;
-        Ok(Self { fleet: Fleet::new(plan)?, view, clients, ramp, figures, watched: None })
+        let unrest = Unrest::new(measuring, clients);
+        Ok(Self { fleet: Fleet::new(plan)?, view, clients, ramp, figures, watched: None, unrest })
     }
 
     fn obey(&mut self, teller: &Teller, seconds: u64, orders: &Receiver<Order>) -> anyhow::Result<()> {
@@ -192,6 +206,7 @@ impl Group {
                     if !self.measure(teller, seconds, orders)? {
                         return Ok(());
                     }
+                    self.unrest.end(&mut self.fleet)?;
                     self.fleet.catch_up(CATCH_UP)?;
                     self.settle(None);
                     teller.say(Told::Measured(Box::new(self.figures.clone())))?;
@@ -228,18 +243,14 @@ impl Group {
         self.settle(None);
         // The others are told with the figures.
         let first = self.figures.mistakes.first().map(|first| format!("while connecting: {first}"));
-        let mut why = first.unwrap_or_else(|| format!("{error:#}"));
-        if why.contains("HTTP/1.1 503") {
-            why.push_str(
-                "; it limits connects from one address: lower --ramp, or raise its --connects-per-ip",
-            );
-        }
+        let why = first.unwrap_or_else(|| format!("{error:#}"));
         teller.say(Told::Failed(why, Box::new(self.figures.clone())))
     }
 
     /// Adds what the fleet counted since the last time; with how long that was where it was measured.
     fn settle(&mut self, measured: Option<f64>) -> Sum {
-        let sum = Sum::of(&self.fleet.totals, measured.is_some());
+        let mut sum = Sum::of(&self.fleet.totals, measured.is_some());
+        sum.add(&Sum::of(&self.fleet.slow, measured.is_some()));
         // Its bounds are right.
         let _ = self.fleet.reset();
         self.figures.sum.add(&sum);
@@ -247,19 +258,23 @@ impl Group {
         self.figures.ready = self.fleet.ready();
         let found = self.fleet.findings();
         self.figures.wrong = found.wrong;
-        // Of an answer that was none, the first line says enough.
-        let line = |mistake: &String| mistake.lines().next().unwrap_or_default().to_owned();
-        self.figures.mistakes = found.mistakes.iter().map(line).collect();
+        self.figures.mistakes = found.mistakes.iter().map(|mistake| told(mistake)).collect();
         self.figures.checksums = found.checksums;
         self.figures.compared = found.compared;
         self.figures.not_compared = found.not_compared;
         self.figures.decoded = found.decoded;
+        self.figures.cut = self.unrest.cut;
+        if let Some(coming) = &self.unrest.coming {
+            self.figures.storm_answered_s = coming.answered.map(|took| took.as_secs_f64());
+            self.figures.storm_back_s = coming.all.map(|took| took.as_secs_f64());
+        }
         sum
     }
 
     /// Measures; whether it came to its end before nobody gave orders any more.
     fn measure(&mut self, teller: &Teller, seconds: u64, orders: &Receiver<Order>) -> anyhow::Result<bool> {
         self.settle(None);
+        self.fleet.keep_pace();
         let begun = Instant::now();
         let (mut last, mut cpu) = (begun, thread_cpu());
         let mut at = 0;
@@ -267,8 +282,7 @@ impl Group {
             let mut until = at + 1;
             loop {
                 let end = begun + Duration::from_secs(until);
-                // Even if it is late already, what waits is read.
-                self.fleet.run(end.saturating_duration_since(Instant::now()).max(SLICE), false, |_| {})?;
+                self.unrest.run(&mut self.fleet, begun, end)?;
                 let later = extended(until, begun.elapsed(), seconds);
                 if later == until {
                     break;

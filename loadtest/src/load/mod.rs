@@ -7,6 +7,7 @@ pub mod figures;
 pub mod follows;
 pub mod group;
 pub mod reference;
+pub mod unrest;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,7 +19,7 @@ use anyhow::{Context, bail, ensure};
 use tictac_proto::model::{MarketId, View};
 use tokio::runtime::Runtime;
 
-use crate::fleet::Plan;
+use crate::fleet::{Pace, Plan};
 use crate::progress::Progress;
 use crate::request::get;
 use crate::scenario::{Group, Scenario};
@@ -26,6 +27,7 @@ use figures::{Figures, Point};
 use follows::Catalogue;
 use group::{Checked, Order, Told};
 use reference::Reference;
+use unrest::Measuring;
 
 /// Markets of each group whose books are compared with documents.
 const SAMPLE: usize = 5;
@@ -70,7 +72,7 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
             view: group.view,
             conflate: group.conflate,
             markets: catalogue.follows(group)?,
-            paces: Vec::new(),
+            paces: paces(group),
             ramp: group.ramp,
             ping_every: Some(PING_EVERY),
             silence: Some(SILENCE),
@@ -91,12 +93,14 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
     std::thread::scope(|scope| {
         let (tell, told) = sync_channel(HEARD);
         let mut groups = Vec::new();
-        for (number, plan) in plans.into_iter().enumerate() {
+        for (number, (plan, group)) in plans.into_iter().zip(&scenario.groups).enumerate() {
             let (order, orders) = sync_channel(4);
-            let (tell, seconds) = (tell.clone(), scenario.seconds);
+            let tell = tell.clone();
+            let measuring =
+                Measuring { seconds: scenario.seconds, churn: group.churn, storm_at: group.storm_at };
             let thread = std::thread::Builder::new().name(format!("group {number}"));
             let handle = thread
-                .spawn_scoped(scope, move || group::run(number, plan, seconds, &orders, tell))
+                .spawn_scoped(scope, move || group::run(number, plan, measuring, &orders, tell))
                 .context("no thread")?;
             groups.push((order, handle));
         }
@@ -113,6 +117,12 @@ pub fn run(scenario: &Scenario, progress: &mut Progress) -> anyhow::Result<Figur
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut all = address.to_socket_addrs().with_context(|| format!("{address}: no such address"))?;
     all.next().with_context(|| format!("{address}: no such address"))
+}
+
+/// How fast each reads while it is measured.
+fn paces(group: &Group) -> Vec<Pace> {
+    let Some(bytes) = group.read else { return Vec::new() };
+    vec![Pace::Bytes(u32::try_from(bytes).unwrap_or(u32::MAX)); group.count]
 }
 
 /// Whether this process may open so many sockets.

@@ -51,6 +51,10 @@ fn group(figures: &GroupFigures) -> Json {
         "mistakes": figures.wrong,
         "mistakes_told": figures.mistakes,
         "connections_lost": sum.closed,
+        "cut": figures.cut,
+        "resumed": sum.resumed,
+        "storm_answered_s": figures.storm_answered_s,
+        "storm_back_s": figures.storm_back_s,
         "cpu": figures.cpu(),
         "cpu_busiest_second": figures.busiest,
     })

@@ -11,7 +11,7 @@ const STYLE: &str = include_str!("page.css");
 /// Problems that are told in full.
 const TOLD: usize = 30;
 /// Rows that begin another subject.
-const APART: [&str; 4] = ["deliveries", "latency p50", "snapshots", "own CPU"];
+const APART: [&str; 5] = ["deliveries", "latency p50", "snapshots", "cut", "own CPU"];
 
 /// The page.
 #[must_use]

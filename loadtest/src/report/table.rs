@@ -33,7 +33,7 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
     };
     let fine = |_: &GroupFigures| false;
     let latency = |g: &GroupFigures, share: f64| quantile_ms(&g.sum.latency, share).map_or("–".into(), ms);
-    vec![
+    let mut rows = vec![
         row("clients", &|g| grouped(g.clients as u64), &|g| g.ready < g.clients),
         row("connects/s", &|g| count(g.connects().round()), &fine),
         row("first books, p99", &|g| quantile_ms(&g.sum.ready, 0.99).map_or("–".into(), ms), &fine),
@@ -55,8 +55,19 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
         row("books compared", &|g| grouped(g.compared), &fine),
         row("mistakes", &|g| grouped(g.wrong), &|g| g.wrong > 0),
         row("connections lost", &|g| grouped(g.sum.closed), &|g| g.sum.closed > 0),
-        row("own CPU", &|g| percent(g.cpu()), &|g| g.busiest > BUSY),
-    ]
+    ];
+    // Where nobody is cut, there is nothing to tell of it.
+    if figures.all.cut > 0 {
+        rows.push(row("cut", &|g| grouped(g.cut), &fine));
+        rows.push(row("markets resumed", &|g| grouped(g.sum.resumed), &fine));
+    }
+    if figures.all.storm_answered_s.is_some() || figures.all.storm_back_s.is_some() {
+        let took = |seconds: Option<f64>| seconds.map_or("–".into(), |seconds| ms(1e3 * seconds));
+        rows.push(row("storm, all answered", &|g| took(g.storm_answered_s), &fine));
+        rows.push(row("storm, all back", &|g| took(g.storm_back_s), &fine));
+    }
+    rows.push(row("own CPU", &|g| percent(g.cpu()), &|g| g.busiest > BUSY));
+    rows
 }
 
 /// What was checked beside the clients, in a sentence.

@@ -13,12 +13,16 @@ use tictac_proto::wire::{Codec, Conflate};
 use toml::{Table, Value};
 
 pub use crate::fleet::Transport;
+use crate::report::units::bytes;
 use keys::Given;
 
 /// Most clients of one group, and of all.
 pub const MOST_CLIENTS: u64 = 50_000;
 /// Most groups: each has a thread.
 pub const MOST_GROUPS: usize = 16;
+
+/// What a slow reader may read, bytes a second: it takes sips, five each second.
+const SLOW: std::ops::RangeInclusive<u64> = 5..=5_000_000;
 
 /// Which markets a client follows.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +88,17 @@ impl Group {
             Pick::Event => "a whole event each".to_owned(),
             Pick::Ids(ids) => ids.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", "),
         };
-        format!("{transport}, {codec}, {view}, {often}; {markets}; {} connects/s", self.ramp)
+        let mut text = format!("{transport}, {codec}, {view}, {often}; {markets}; {} connects/s", self.ramp);
+        if let Some(read) = self.read {
+            text.push_str(&format!("; each reads {} a second", bytes(read as f64)));
+        }
+        if let Some(churn) = self.churn {
+            text.push_str(&format!("; {churn} leave and come back each second"));
+        }
+        if let Some(at) = self.storm_at {
+            text.push_str(&format!("; all are cut in second {at}"));
+        }
+        text
     }
 }
 
@@ -246,7 +260,7 @@ fn group(given: &Given<'_>, number: usize, of: usize, seconds: u64) -> Result<Gr
     Ok(group)
 }
 
-/// What is a good scenario and can't be run yet.
+/// Whether what is good by itself goes together.
 fn can_be_done(group: &Group, given: &Given<'_>, seconds: u64) -> Result<(), String> {
     if let Some(at) = group.storm_at.filter(|at| *at >= seconds) {
         let why = format!(
@@ -254,17 +268,20 @@ fn can_be_done(group: &Group, given: &Given<'_>, seconds: u64) -> Result<(), Str
         );
         return Err(given.wrong("storm_at", &why));
     }
-    if group.transport == Transport::Sse {
-        return Err(given.wrong("transport", "these clients don't speak server-sent events yet; use ws"));
+    if group.transport == Transport::Sse && group.codec == Codec::Msgpack {
+        let why = "events are text, and MessagePack is not; use codec = \"json\", or transport = \"ws\"";
+        return Err(given.wrong("transport", why));
     }
-    if group.read.is_some() {
-        return Err(given.wrong("read", "these clients can't read slowly yet; leave it out"));
+    if group.read.is_some_and(|bytes| !SLOW.contains(&bytes)) {
+        let why = "a slow reader reads from 5B/s to 5MB/s; leave it out to read as fast as it comes";
+        return Err(given.wrong("read", why));
     }
-    if group.churn.is_some() {
-        return Err(given.wrong("churn", "these clients don't leave and come back yet; leave it out"));
-    }
-    if group.storm_at.is_some() {
-        return Err(given.wrong("storm_at", "these clients can't be cut all at once yet; leave it out"));
+    if let Some(churn) = group.churn.filter(|churn| *churn > group.count as f64) {
+        let count = group.count;
+        let why = format!(
+            "{churn} of {count} clients each second: each can leave at most once; make it {count} at most, or have more clients"
+        );
+        return Err(given.wrong("churn", &why));
     }
     Ok(())
 }

@@ -95,12 +95,17 @@ fn an_error_names_the_value_the_reason_and_the_remedy() {
         (&with("ids = [1]"), &["ids = [1]", "list of texts"]),
         (&with("ids = [\"1.1\", \"2\", \"1.1\"]"), &["ids = ", "1.1 is there twice", "once"]),
         (&with("codec = \"json\"\nmsgpack = true"), &["codec = \"json\"", "leave one"]),
-        (&with("transport = \"sse\""), &["transport = \"sse\"", "yet", "use ws"]),
-        (&with("read = \"2KB/s\""), &["read = \"2KB/s\"", "yet", "leave it out"]),
+        (&with("transport = \"tcp\""), &["transport = \"tcp\"", "ws or sse"]),
+        (&with("transport = \"sse\"\nmsgpack = true"), &["transport = \"sse\"", "text", "codec = \"json\""]),
+        (
+            &with("codec = \"msgpack\"\n[[clients]]\ntransport = \"sse\""),
+            &["clients[1].transport = \"sse\"", "text", "codec = \"json\"", "transport = \"ws\""],
+        ),
         (&with("read = \"2 bits\""), &["read = \"2 bits\"", "such as", "2KB/s"]),
-        (&with("[[clients]]\nchurn = 5"), &["clients[1].churn = 5", "yet"]),
+        (&with("[[clients]]\ncount = 4\nchurn = 5"), &["clients[1].churn = 5", "at most once", "4 at most"]),
+        (&with("read = \"8MB/s\""), &["read = \"8MB/s\"", "5MB/s", "leave it out"]),
         (&with("churn = -1"), &["churn = -1", "from 0.001"]),
-        (&with("storm_at = 5"), &["storm_at = 5", "yet"]),
+        (&with("storm_at = 10"), &["storm_at = 10", "within the 10 s", "earlier"]),
         (&with("storm_at = 50"), &["storm_at = 50", "within the 10 s"]),
         (&with("report = 5"), &["report = 5", "quotes"]),
         (&with("[[clients]]\ncount = 40000\n[[clients]]\ncount = 40000"), &["80000 clients", "50000"]),
@@ -116,8 +121,25 @@ fn an_error_names_the_value_the_reason_and_the_remedy() {
     }
     let error = both(EVENING, &[("clients", "9")]).unwrap_err();
     assert!(error.contains("--clients") && error.contains("3 groups") && error.contains("count"), "{error}");
-    let error = both(EVENING, &[("storm_at", "9")]).unwrap_err();
-    assert!(error.starts_with("--storm-at 9: "), "{error}");
+    let error = both(EVENING, &[("storm_at", "30")]).unwrap_err();
+    assert!(error.starts_with("--storm-at 30: "), "{error}");
+}
+
+#[test]
+fn what_befalls_clients_is_read_and_told() {
+    let text = "url = \"ws://h:1\"\ntransport = \"sse\"\nread = \"20KB/s\"\nchurn = 2.5\nstorm_at = 9";
+    let group = file(text).unwrap().groups.remove(0);
+    assert_eq!((group.transport, group.codec, group.read), (Transport::Sse, Codec::Json, Some(20_000)));
+    assert_eq!((group.churn, group.storm_at), (Some(2.5), Some(9)));
+    let what = group.described();
+    for part in [
+        "server-sent events",
+        "each reads 20.0 kB a second",
+        "2.5 leave and come back each second",
+        "all are cut in second 9",
+    ] {
+        assert!(what.contains(part), "{what}");
+    }
 }
 
 #[test]

@@ -7,6 +7,10 @@ use std::sync::mpsc::sync_channel;
 use super::*;
 use crate::fleet::tests::{frame, plan, server, snapshot};
 
+fn measuring(seconds: u64) -> Measuring {
+    Measuring { seconds, ..Measuring::default() }
+}
+
 #[test]
 fn after_a_pause_several_seconds_are_one() {
     let ms = Duration::from_millis;
@@ -23,7 +27,7 @@ fn what_is_found_after_measuring_is_told_in_the_end() {
     let (order, orders) = sync_channel(4);
     let (tell, told) = sync_channel(64);
     let plan = plan(address, 1, View::All, None);
-    let group = std::thread::spawn(move || run(0, plan, 1, &orders, tell));
+    let group = std::thread::spawn(move || run(0, plan, measuring(1), &orders, tell));
     order.send(Order::Connect).unwrap();
     while !matches!(told.recv().unwrap().1, Told::Connected) {}
     let mut streams = server.join().unwrap();
@@ -52,7 +56,7 @@ fn nobody_s_orders_end_a_measurement() {
     let (order, orders) = sync_channel(4);
     let (tell, told) = sync_channel(64);
     let plan = plan(address, 1, View::All, None);
-    let group = std::thread::spawn(move || run(0, plan, 3_600, &orders, tell));
+    let group = std::thread::spawn(move || run(0, plan, measuring(3_600), &orders, tell));
     order.send(Order::Connect).unwrap();
     order.send(Order::Measure).unwrap();
     while !matches!(told.recv().unwrap().1, Told::Second(_)) {}
