@@ -80,8 +80,9 @@ pub struct Canary {
     /// The market that was looked at last.
     last: Option<MarketId>,
     pending: Vec<u8>,
-    /// Markets with a wrong book, and when that was seen.
-    wrong: HashMap<MarketId, Instant>,
+    /// Markets with a wrong book, by what it was compared with, and when that was seen. Only the same comparison can say that it
+    /// is right again: frames of a wrong book have checksums that agree with it.
+    wrong: HashMap<(MarketId, &'static str), Instant>,
     metrics: Metrics,
 }
 
@@ -102,7 +103,8 @@ impl Canary {
     /// Looks at the next markets from now on; those with a wrong book first.
     pub fn turn(&mut self) -> Vec<MarketId> {
         self.pending.clear();
-        let mut markets: Vec<MarketId> = self.wrong.keys().take(MARKETS).cloned().collect();
+        let wrong: BTreeSet<&MarketId> = self.wrong.keys().map(|(market, _)| market).collect();
+        let mut markets: Vec<MarketId> = wrong.into_iter().take(MARKETS).cloned().collect();
         let last = self.last.take();
         let after = last.as_ref().map_or(Unbounded, Excluded);
         let round = self.known.range::<MarketId, _>((after, Unbounded)).chain(&self.known);
@@ -151,7 +153,7 @@ impl Canary {
             Down::Ok(ok) => &ok.market,
             Down::Gone { market, .. } => {
                 self.looked.remove(market);
-                self.wrong.remove(market);
+                self.wrong.retain(|(wrong, _), _| wrong != market);
                 return;
             }
             Down::Catalogue(news) => {
@@ -206,22 +208,23 @@ impl Canary {
         }
     }
 
-    fn right(&mut self, what: &str, market: &MarketId) {
+    fn right(&mut self, what: &'static str, market: &MarketId) {
         self.metrics.canary.with_label_values(&[what, "right"]).inc();
-        self.wrong.remove(market);
+        self.wrong.remove(&(market.clone(), what));
     }
 
-    fn mismatch(&mut self, what: &str, market: &MarketId) {
+    fn mismatch(&mut self, what: &'static str, market: &MarketId) {
         self.metrics.canary.with_label_values(&[what, "wrong"]).inc();
         tracing::error!(%market, what, "the canary's book is wrong");
-        self.wrong.insert(market.clone(), Instant::now());
+        self.wrong.insert((market.clone(), what), Instant::now());
     }
 
     /// Why the gateway can't be trusted, if so.
     pub fn trouble(&mut self) -> Option<String> {
         self.wrong.retain(|_, seen| seen.elapsed() < REMEMBERED);
-        let (market, _) = self.wrong.iter().next()?;
-        Some(format!("the canary's book of {} market(s) is wrong, such as {market}", self.wrong.len()))
+        let markets: BTreeSet<&MarketId> = self.wrong.keys().map(|(market, _)| market).collect();
+        let market = markets.first()?;
+        Some(format!("the canary's book of {} market(s) is wrong, such as {market}", markets.len()))
     }
 }
 
@@ -357,6 +360,21 @@ mod tests {
         let (bytes, right) = snapshot(7);
         canary.handle(&bytes).unwrap();
         canary.told(Told { market: "m".into(), at: Position::new(1, 7), checksum: right });
+        assert_eq!(canary.trouble(), None);
+    }
+
+    #[test]
+    fn a_book_that_the_source_finds_wrong_is_not_made_right_by_its_own_frames() {
+        let mut canary = looking();
+        let (bytes, checksum) = snapshot(5);
+        let at = Position::new(1, 5);
+        canary.told(Told { market: "m".into(), at, checksum: checksum + 1 });
+        canary.handle(&bytes).unwrap();
+        let crc = Down::Crc { market: "m".into(), view: View::All, at, checksum };
+        canary.message(&crc);
+        assert_eq!(canary.metrics.canary.with_label_values(&["frame", "right"]).get(), 1);
+        assert!(canary.trouble().is_some(), "the gateway agrees with itself, not with the source");
+        canary.message(&Down::Gone { market: "m".into(), at, why: "ended".into() });
         assert_eq!(canary.trouble(), None);
     }
 
