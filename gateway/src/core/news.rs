@@ -38,6 +38,7 @@ impl Core {
             ToCore::Refused { key, code, why, retry } => {
                 let Subject::Market(market, view) = &key.subject else { return };
                 for opening in self.opening.remove(&key).unwrap_or_default() {
+                    self.start_anew(opening.session, key.wire, market);
                     if let Some(client) = self.clients.get_mut(opening.session) {
                         client.opening.remove(&(market.clone(), *view));
                         if client.refused.len() < self.limits.subscriptions {

@@ -52,6 +52,11 @@ impl Held {
         let from = self.markets.get(market).copied().or_else(|| of_shard(shard).filter(|_| had))?;
         self.resumed.insert(market.clone()).then_some(from)
     }
+
+    /// A market does not resume from where the client came back from.
+    pub(super) fn starts_anew(&mut self, market: &MarketId) {
+        self.resumed.insert(market.clone());
+    }
 }
 
 impl Scopes {
@@ -150,6 +155,8 @@ impl Core {
             );
             return;
         }
+        // What was refused by name, the client does not hold any more.
+        let resumed = client.refused.clone();
         let taken = Subscribed {
             id: request,
             market: "".into(),
@@ -163,7 +170,6 @@ impl Core {
             how: How::Snap,
         };
         self.tell(id, "ok", &Down::Ok(taken));
-        let resumed = HashSet::default();
         let Resume { markets, shards } = resume;
         let markets = markets.into_iter().collect();
         let mut held = Held { scope: scope.clone(), view, id: request, conflate, shards, markets, resumed };
@@ -233,6 +239,9 @@ impl Core {
                 let holds = client.held.get(&name).is_some_and(|h| h.is_in(&held.scope));
                 let is = is_within(&held.scope, &new);
                 if is && !holds {
+                    if client.refused.contains(&market) {
+                        held.starts_anew(&market);
+                    }
                     let (scope, view) = (held.scope.clone(), held.view);
                     entered.push((
                         session,
@@ -375,6 +384,51 @@ mod tests {
         opened(&mut core);
         assert_eq!(subscriptions(&core, id), 0);
         assert!(closed(&mut core));
+    }
+
+    /// Where the market starts, as which view, after what happened to a client that came back from position 3 of all and
+    /// follows the event `e`, and the market `m` in it by name as two views, before the catalogue is known.
+    fn starts(refuse: bool, steps: &[View]) -> Vec<Option<Position>> {
+        let at = |n| Position::new(5, n);
+        let mut core = Core::new(0, SessionLimits { subscriptions: 4, scopes: 4 });
+        core.set_shards(1);
+        let id = core.connect(Wire::Sse, Rights::All, None, NOW);
+        let named = || Scope::Markets(vec!["m".into()]);
+        let wishes = [(Scope::Event("e".into()), View::Ten), (named(), View::All), (named(), View::Three)];
+        for (n, (scope, view)) in (1..).zip(wishes) {
+            let shards = [(0, at(3)), (CATALOGUE, at(9))].into_iter().collect();
+            let resume = Resume { shards, ..Resume::default() };
+            core.up(id, Up::Sub(Subscribe { id: n, scope, view, conflate: Conflate::Raw, resume }), NOW);
+        }
+        let key = |view| RunKey { subject: Subject::Market("m".into(), view), wire: Wire::Sse };
+        if refuse {
+            let (code, why) = (ErrorCode::NotReady, "not yet".to_string());
+            core.handle(ToCore::Refused { key: key(View::All), code, why, retry: None });
+        }
+        for (run, view) in steps.iter().enumerate() {
+            if *view == View::Ten {
+                let (market, event, sport) = ("m".into(), "e".into(), "race".into());
+                core.handle(ToCore::Joined { market, event, sport, since: at(1) });
+            }
+            let source = "north".into();
+            core.handle(ToCore::Opened { key: key(*view), run, shard: 0, source, head: at(4) });
+        }
+        let asks = core.take_asks().into_iter();
+        asks.filter_map(|ask| if let ToHub::Base { from, .. } = ask { Some(from) } else { None }).collect()
+    }
+
+    #[test]
+    fn what_was_refused_by_name_starts_with_a_snapshot_whoever_wishes_it_next() {
+        let from = Some(Position::new(5, 3));
+        assert_eq!(starts(false, &[View::All, View::Three, View::Ten]), [from, from, from]);
+        // The stream's client can't say as which view it was refused, and holds none of them any more.
+        assert_eq!(starts(true, &[View::Three]), [None], "another view by name");
+        assert_eq!(starts(true, &[View::Ten]), [None], "the event, once the catalogue is known");
+        assert_eq!(
+            starts(true, &[View::Three, View::Ten]),
+            [None, None],
+            "the event, after another view was read"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tictac_proto::wire::{Conflate, ErrorCode, Problem, Scope, Subscribe};
 
 use super::{Core, Held, Opening, SessionId, Start};
 use crate::hub::{RunId, RunKey, Subject, ToHub};
+use crate::wires::Wire;
 
 impl Core {
     /// Subscribes a session to the catalogue.
@@ -84,6 +85,19 @@ impl Core {
         self.open(key, opening);
     }
 
+    /// A market was refused to a session: its client, which may not know as which view, holds nothing of it any more. What
+    /// else of it is being opened begins with a snapshot.
+    pub(super) fn start_anew(&mut self, session: SessionId, wire: Wire, market: &MarketId) {
+        for view in View::ALL {
+            let key = RunKey { subject: Subject::Market(market.clone(), view), wire };
+            for opening in self.opening.get_mut(&key).into_iter().flatten() {
+                if opening.session == session {
+                    opening.from = Start::At(None);
+                }
+            }
+        }
+    }
+
     pub(super) fn open(&mut self, key: RunKey, opening: Opening) {
         if let Some(run) = self.runs.get(&key).copied() {
             self.read(run, opening);
@@ -143,7 +157,9 @@ impl Core {
                 if client.opening.is_empty() {
                     client.opening = HashSet::default();
                 }
-                client.refused.remove(&named.0);
+                if client.refused.remove(&named.0) {
+                    client.scopes.iter_mut().for_each(|scope| scope.starts_anew(&named.0));
+                }
                 let mut held = holds(false);
                 held.hold(opening.scope);
                 client.held.insert(named, held);

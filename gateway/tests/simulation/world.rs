@@ -150,7 +150,6 @@ impl World {
             self.ingests[ingest].inbox.push_back((self.now.mono, message));
         }
         for log in 0..LOGS {
-            self.epochs[log] = self.epochs[log].max(self.logs[log].head().epoch);
             for ingest in &mut self.ingests {
                 ingest.heard(log, self.epochs[log]);
             }
@@ -170,6 +169,10 @@ impl World {
                 self.cover.fault(Fault::UnknownOutcome);
             }
             self.publish(published);
+            // Whatever the log may forget next: who heard of an epoch remembers it.
+            for (epoch, log) in self.epochs.iter_mut().zip(&self.logs) {
+                *epoch = (*epoch).max(log.head().epoch);
+            }
         }
         for gateway in &mut self.gateways {
             gateway.step(self.now, &self.logs, &self.history, &self.weather, &mut self.dice, &mut self.cover);
