@@ -40,6 +40,9 @@ enum Command {
         /// Run on this CPU alone.
         #[arg(long)]
         cpu: Option<usize>,
+        /// Changes are published to a Redis of its own, from which ingest takes them.
+        #[arg(long)]
+        published: bool,
         /// Flags of tictac-gateway.
         #[arg(last = true)]
         gateway: Vec<OsString>,
@@ -74,14 +77,14 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<()> {
             cpu.map(pin).transpose()?;
             crate::floor::serve(listen, usize::try_from(frame_bytes)?, &Orders::of_stdin())
         }
-        Command::Serve { cpu, gateway } => {
+        Command::Serve { cpu, published, gateway } => {
             cpu.map(pin).transpose()?;
             let given = GATEWAY.iter().map(OsString::from).chain(gateway);
             let settings = Settings::try_parse_from(given).unwrap_or_else(|error| error.exit());
             let filter = tracing_subscriber::EnvFilter::try_from_env("TICTAC_LOG_FILTER")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-            crate::serve::serve(settings, &Orders::of_stdin())
+            crate::serve::serve(settings, published, &Orders::of_stdin())
         }
     }
 }

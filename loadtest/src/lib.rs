@@ -8,7 +8,7 @@
 //! makes a table, JSON and a page of what came of it.
 //!
 //! For measuring there are thousands of clients on one thread ([`fleet`]), changes that are due at exact times ([`pulse`]), the
-//! gateway ([`serve`]) and the least program that could do its job ([`floor`]) as processes that are told what to bring
+//! gateway ([`serve`]), alone or with all that comes before it ([`published`]), and the least program that could do its job ([`floor`]) as processes that are told what to bring
 //! ([`orders`]), and their turns ([`bench`]).
 
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod guards;
 pub mod load;
 pub mod orders;
 pub mod progress;
+pub mod published;
 pub mod pulse;
 pub mod report;
 pub mod request;

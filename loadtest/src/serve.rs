@@ -1,5 +1,5 @@
 //! The gateway as it is, in a process that a measurement can tell what to bring: its updates come in through the in-process
-//! log, so that no Redis is measured.
+//! log, so that no Redis is measured, or the whole way from a PUBLISH to a Redis of its own.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use tictac_gateway::settings::Settings;
 use tictac_ingest::log::{LogReader, LogWriter, MemoryLog, MemorySettings};
 use tictac_ingest::service::{Ingest, Input, Settings as IngestSettings};
 use tictac_ingest::update::Update;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::orders::{Order, Orders};
+use crate::published::Published;
 use crate::pulse::{self, Pulse, now_us};
 use crate::request::get;
 
@@ -29,25 +31,24 @@ const GAP: i64 = 1_000;
 /// Markets imaged in one message.
 const IMAGES: usize = 64;
 
-/// Serves until it is told to quit.
+/// Serves until it is told to quit; what is told is `published` to Redis, or handed to ingest directly.
 ///
 /// # Errors
-/// If the gateway can't be started.
-pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
+/// If the gateway can't be started, or there is no Redis.
+pub fn serve(settings: Settings, published: bool, orders: &Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let cancel = CancellationToken::new();
-    let (ingest, gateway) = runtime.block_on(async {
-        let mut ingest = IngestSettings::new().context("metrics")?;
-        ingest.engine.log_capacity = LOG.entries as u64;
-        ingest.engine.shards = settings.shards;
-        let log = MemoryLog::new(LOG);
-        let (ingest, _) = Ingest::start(ingest, LogWriter::from(log.clone()), cancel.clone());
-        let gateway = Gateway::start(settings, LogReader::from(log))?;
-        anyhow::Ok((ingest, gateway))
-    })?;
+    let (gateway, mut outlet, ingest) = if published {
+        let published = Published::start(&runtime, &settings, &cancel)?;
+        let log = published.log();
+        let gateway = runtime.block_on(async { Gateway::start(settings, log) })?;
+        (gateway, Outlet::Redis(Box::new(published)), None)
+    } else {
+        let (gateway, ingest) = inside(&runtime, settings, &cancel)?;
+        let input = ingest.input().clone();
+        (gateway, Outlet::Ingest { input, source: pulse::SOURCE.into() }, Some(ingest))
+    };
     println!("listening {}", gateway.address);
-    let source: Arc<str> = pulse::SOURCE.into();
-    let mut outlet = Outlet { input: ingest.input().clone(), source };
     loop {
         match orders.wait() {
             Order::Markets(count) => {
@@ -69,8 +70,26 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
     }
     gateway.stop()?;
     cancel.cancel();
-    runtime.block_on(ingest.finished());
-    Ok(())
+    if let Some(ingest) = ingest {
+        runtime.block_on(ingest.finished());
+    }
+    outlet.end(&runtime)
+}
+
+/// Ingest and the gateway over the in-process log.
+fn inside(
+    runtime: &Runtime,
+    settings: Settings,
+    cancel: &CancellationToken,
+) -> anyhow::Result<(Gateway, Ingest)> {
+    runtime.block_on(async {
+        let mut ingest = IngestSettings::new().context("metrics")?;
+        ingest.engine.log_capacity = LOG.entries as u64;
+        ingest.engine.shards = settings.shards;
+        let log = MemoryLog::new(LOG);
+        let (ingest, _) = Ingest::start(ingest, LogWriter::from(log.clone()), cancel.clone());
+        Ok((Gateway::start(settings, LogReader::from(log))?, ingest))
+    })
 }
 
 /// Until the gateway serves the last of so many markets, and so all: they come to it in order.
@@ -85,15 +104,28 @@ async fn listed(address: &str, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Outlet {
-    input: mpsc::Sender<Input>,
-    source: Arc<str>,
+/// Where what is due is told.
+enum Outlet {
+    Ingest { input: mpsc::Sender<Input>, source: Arc<str> },
+    Redis(Box<Published>),
 }
 
 impl Outlet {
     fn say(&mut self, updates: Vec<Update>, at: i64) -> anyhow::Result<()> {
-        let message = Input::Updates { source: self.source.clone(), updates, at: at / 1_000 };
-        self.input.blocking_send(message).context("the engine has ended")
+        match self {
+            Self::Ingest { input, source } => {
+                let message = Input::Updates { source: source.clone(), updates, at: at / 1_000 };
+                input.blocking_send(message).context("the engine has ended")
+            }
+            Self::Redis(published) => published.say(&updates, at / 1_000),
+        }
+    }
+
+    fn end(self, runtime: &Runtime) -> anyhow::Result<()> {
+        match self {
+            Self::Ingest { .. } => Ok(()),
+            Self::Redis(published) => published.end(runtime),
+        }
     }
 
     /// Says what is due, when it is due, until there is no more; in the end the first market is open.

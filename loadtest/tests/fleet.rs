@@ -43,6 +43,13 @@ fn every_change_comes_to_every_client_of_a_hot_market() {
 }
 
 #[test]
+fn every_change_that_is_published_comes_to_every_client() {
+    let measured = run(Who::Published, &case(100, 3, 2, Codec::Json, Conflate::Raw));
+    assert!((0.9..1.1).contains(&measured.share), "{measured:?}");
+    assert!(measured.p50 > 0.0 && measured.frame_bytes > 50.0);
+}
+
+#[test]
 fn every_change_comes_to_every_stream_too() {
     let case = Case { transport: Transport::Sse, ..case(100, 3, 2, Codec::Json, Conflate::Raw) };
     let measured = run(Who::Gateway, &case);

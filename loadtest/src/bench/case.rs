@@ -13,6 +13,8 @@ use crate::pulse;
 pub enum Kind {
     /// They are told of changes.
     FanOut,
+    /// The same, from a PUBLISH on: what Redis and ingest add.
+    Published,
     /// The same, more and more of them: what one delivery costs.
     Growth,
     /// They are there: what one costs in memory.
@@ -150,6 +152,12 @@ pub fn cases() -> Vec<Case> {
     cases.push(zipf("json", Transport::Ws, Codec::Json));
     cases.push(zipf("msgpack", Transport::Ws, Codec::Msgpack));
     cases.push(zipf("sse", Transport::Sse, Codec::Json));
+    let published =
+        |case: Case| Case { kind: Kind::Published, name: format!("PUBLISH to {}", case.name), ..case };
+    cases.extend(
+        [hot(1_000, 20_000.0), hot(1_000, 100_000.0), zipf("json", Transport::Ws, Codec::Json)]
+            .map(published),
+    );
     let idle = Case { kind: Kind::Idle, name: "idle 5000".into(), ..hot(5_000, 0.0) };
     let many =
         Case { name: "idle 5000 × 20 of 2000".into(), markets: 2_000, each: 20, skew: 1.0, ..idle.clone() };

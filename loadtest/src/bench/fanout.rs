@@ -46,7 +46,7 @@ pub struct Measured {
 /// If the server or a connection fails, or anything that was sent is wrong.
 pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> anyhow::Result<Measured> {
     let mut server = Server::start(program, who, case, cpu)?;
-    let floor = who != Who::Gateway;
+    let floor = who.is_floor();
     let before = server.memory()?;
     let (mut fleet, took) = connected(plan(&server, who, case))?;
     let memory = (server.memory()? - before) / case.clients as f64;

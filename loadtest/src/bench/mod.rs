@@ -33,7 +33,7 @@ const RAMP: u32 = 20_000;
 
 /// Clients of a case.
 fn plan(server: &Server, who: Who, case: &Case) -> Plan {
-    let floor = who != Who::Gateway;
+    let floor = who.is_floor();
     Plan {
         address: server.address,
         transport: case.transport,

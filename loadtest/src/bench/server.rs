@@ -14,10 +14,20 @@ use crate::orders::Order;
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// The gateway.
+    /// The gateway, which is told of changes by a log in its own process.
     Gateway,
+    /// The gateway, and all that an update goes through before it: PUBLISH, ingest, the log in Redis.
+    Published,
     /// The floor, with frames of this many bytes.
     Floor(usize),
+}
+
+impl Who {
+    /// Whether it is the floor, which knows no markets and sends everything to everybody.
+    #[must_use]
+    pub fn is_floor(self) -> bool {
+        matches!(self, Self::Floor(_))
+    }
 }
 
 /// Runs this process on one CPU from now on.
@@ -54,6 +64,7 @@ impl Server {
         let mut command = Command::new(program);
         match who {
             Who::Gateway => command.arg("serve"),
+            Who::Published => command.args(["serve", "--published"]),
             Who::Floor(bytes) => command.args(["floor", "--frame-bytes", &bytes.to_string()]),
         };
         if let Some(cpu) = cpu {

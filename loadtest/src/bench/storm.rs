@@ -38,7 +38,7 @@ pub struct Storm {
 /// If the server or a connection fails, or anything that was sent is wrong.
 pub fn storm(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> anyhow::Result<Storm> {
     let mut server = Server::start(program, who, case, cpu)?;
-    let floor = who != Who::Gateway;
+    let floor = who.is_floor();
     let (mut fleet, _) = connected(plan(&server, who, case))?;
     let Case { rate, markets, skew, .. } = *case;
     let rate = if floor { rate * case.deliveries() / case.clients as f64 } else { rate };

@@ -72,6 +72,7 @@ pub fn bench(settings: &Settings) -> anyhow::Result<()> {
         }
         let (row, line) = match case.kind {
             Kind::FanOut => bench.fan_out(&case)?,
+            Kind::Published => bench.published(&case)?,
             Kind::Growth => bench.growth(&case)?,
             Kind::Idle => bench.idle(&case)?,
             Kind::Slow => bench.slow(&case)?,
@@ -101,6 +102,10 @@ fn heading(kind: Kind) -> String {
             "× CPU",
             "spread",
             "clients",
+        ),
+        Kind::Published => format!(
+            "{:<30} {:>9} {:>7} {:>18} {:>18} {:>18}",
+            "from PUBLISH", "offered/s", "share", "p50 ms (inside)", "p99 ms (inside)", "CPU µs (inside)",
         ),
         Kind::Growth => format!(
             "{:<30} {:>9} {:>7} {:>7} {:>9}  CPU µs of a delivered update",
@@ -215,6 +220,38 @@ impl Bench<'_> {
             "floor": all(&floor),
         });
         Ok((row, line))
+    }
+
+    /// All that an update goes through against the gateway alone. Redis has the same CPU, but its time is not counted.
+    fn published(&self, case: &Case) -> anyhow::Result<(String, Json)> {
+        let (mut whole, mut inside) = (Vec::new(), Vec::new());
+        for _ in 0..self.runs {
+            whole.push(measure(self.program, Who::Published, case, self.cpu)?);
+            inside.push(measure(self.program, Who::Gateway, case, self.cpu)?);
+        }
+        let both = |of: fn(&Measured) -> f64| (median(&whole, of), median(&inside, of));
+        let ((p50, p50_0), (p99, p99_0), (cpu, cpu_0)) =
+            (both(|m| m.p50), both(|m| m.p99), both(|m| m.cpu_us));
+        let (offered, share) = (median(&whole, |m| m.offered), median(&whole, |m| m.share));
+        let row = format!(
+            "{:>9} {:>6.1}% {p50:>8.1} ({p50_0:>7.1}) {p99:>8.1} ({p99_0:>7.1}) {cpu:>8.2} ({cpu_0:>7.2})",
+            short(offered),
+            100.0 * share,
+        );
+        let all = |who: &[Measured]| {
+            json!({
+                "share": median(who, |m| m.share),
+                "p50_ms": median(who, |m| m.p50),
+                "p99_ms": median(who, |m| m.p99),
+                "p99_spread": spread(who, |m| m.p99),
+                "max_ms": median(who, |m| m.max),
+                "cpu_us": median(who, |m| m.cpu_us),
+            })
+        };
+        Ok((
+            row,
+            json!({ "case": case.name, "offered": offered, "published": all(&whole), "inside": all(&inside) }),
+        ))
     }
 
     /// Of the gateway alone, with a bar to see at a glance.
