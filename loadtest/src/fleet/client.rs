@@ -308,11 +308,18 @@ impl Client {
         }
         let (now, streams) = (now_us(), self.streams(plan));
         loop {
+            if let Some((length, seen)) = judge.next(&filled[taken..], &mut self.last) {
+                taken += length;
+                totals.frames += 1;
+                self.saw(seen, now, judge, totals);
+                continue;
+            }
             match if streams { events::cut(&filled[taken..]) } else { frames::cut(&filled[taken..]) } {
                 Cut::Data(payload, length) => {
+                    let frame = &filled[taken..taken + length];
                     taken += length;
                     totals.frames += 1;
-                    self.handle(payload, now, judge, totals);
+                    self.handle(frame, payload, now, judge, totals);
                 }
                 Cut::Control(8, payload, _) => {
                     let code = payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
@@ -354,7 +361,7 @@ impl Client {
         let _ = self.say(plan, &Up::Sub(subscribe));
     }
 
-    fn handle(&mut self, payload: &[u8], now: i64, judge: &mut Judge, totals: &mut Totals) {
+    fn handle(&mut self, frame: &[u8], payload: &[u8], now: i64, judge: &mut Judge, totals: &mut Totals) {
         if let Some(heartbeat) = judge.heartbeat(payload) {
             self.echo = heartbeat.echo.map_or(self.echo, |echo| echo.max(self.echo));
             let share = |held: &Held| mix(judge.digest_key(held.place), held.at.seq);
@@ -371,7 +378,12 @@ impl Client {
         if judge.welcome(payload) {
             return;
         }
-        match judge.see(payload, &mut self.last) {
+        let seen = judge.see(frame, payload, &mut self.last);
+        self.saw(seen, now, judge, totals);
+    }
+
+    fn saw(&mut self, seen: Seen, now: i64, judge: &mut Judge, totals: &mut Totals) {
+        match seen {
             Seen::Delta { place, epoch, prev, seq, due } => {
                 let Some(held) = self.held.iter_mut().find(|held| held.place == place) else { return };
                 if epoch == held.at.epoch && seq <= held.at.seq {

@@ -131,6 +131,14 @@ impl Reference {
     }
 }
 
+/// A message that came lately.
+struct Recent {
+    /// As it came, with what is around it.
+    frame: Box<[u8]>,
+    payload: Box<[u8]>,
+    seen: Seen,
+}
+
 /// Knows what every message means.
 pub struct Judge {
     codec: Codec,
@@ -141,7 +149,7 @@ pub struct Judge {
     known: HashMap<u64, (Seen, u64), RandomState>,
     order: VecDeque<u64>,
     /// The newest, as they came for the first time: others get them in the same order.
-    recent: VecDeque<(Box<[u8]>, Seen)>,
+    recent: VecDeque<Recent>,
     /// How many there were.
     count: u64,
     hasher: RandomState,
@@ -283,13 +291,28 @@ impl Judge {
         self.beat
     }
 
-    /// What a message means that may have been sent to others before. `last` is the number of the client's last one, from which
-    /// it goes on: what came next to others most likely comes next to it, too.
-    pub fn see(&mut self, payload: &[u8], last: &mut u64) -> Seen {
+    /// What came to others after the message with this number.
+    fn after(&self, last: u64) -> Option<&Recent> {
         let begin = self.count - self.recent.len() as u64;
-        let next = (*last + 1).checked_sub(begin).and_then(|at| self.recent.get(usize::try_from(at).ok()?));
-        if let Some((bytes, seen)) = next
-            && **bytes == *payload
+        self.recent.get(usize::try_from((last + 1).checked_sub(begin)?).ok()?)
+    }
+
+    /// What the frame at the beginning of a buffer means, and how long it is, where it is the one that came next to others;
+    /// that is so for nearly all. `last` is the number of the client's last message, from which it goes on.
+    pub fn next(&self, buffer: &[u8], last: &mut u64) -> Option<(usize, Seen)> {
+        let Recent { frame, seen, .. } = self.after(*last)?;
+        if !buffer.starts_with(frame) {
+            return None;
+        }
+        *last += 1;
+        Some((frame.len(), *seen))
+    }
+
+    /// What a message means that may have been sent to others before: its payload, in this frame. `last` is as with
+    /// [`next`](Self::next).
+    pub fn see(&mut self, frame: &[u8], payload: &[u8], last: &mut u64) -> Seen {
+        if let Some(Recent { payload: next, seen, .. }) = self.after(*last)
+            && **next == *payload
         {
             *last += 1;
             return *seen;
@@ -310,7 +333,7 @@ impl Judge {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back((payload.into(), seen));
+        self.recent.push_back(Recent { frame: frame.into(), payload: payload.into(), seen });
         (*last, self.count) = (self.count, self.count + 1);
         self.known.insert(hash, (seen, *last));
         seen

@@ -34,7 +34,8 @@ fn delta(prev: u64, seq: u64, delta: Delta) -> Down {
 }
 
 fn see(judge: &mut Judge, message: &Down) -> Seen {
-    judge.see(&judge.codec.encode(message), &mut 0)
+    let payload = judge.codec.encode(message);
+    judge.see(&payload, &payload, &mut 0)
 }
 
 /// A judge that has seen a snapshot and two changes.
@@ -87,7 +88,7 @@ fn a_checksum_is_that_of_the_book_there() {
 #[test]
 fn what_nobody_can_read_is_wrong_and_a_heartbeat_is_its_client_s() {
     let mut judge = Judge::new(Codec::Json, View::All);
-    assert_eq!(judge.see(b"{\"t\":\"delta\"", &mut 0), Seen::Wrong);
+    assert_eq!(judge.see(b"", b"{\"t\":\"delta\"", &mut 0), Seen::Wrong);
     assert_eq!(judge.findings.wrong, 1);
     let heartbeat = Heartbeat { now: 1, echo: Some(2), behind: 3, as_of: None, digest: 4 };
     for codec in [Codec::Json, Codec::Msgpack] {
@@ -148,15 +149,25 @@ fn the_same_means_the_same_to_whoever_gets_it_in_whatever_order() {
         to: Position::new(EPOCH, n),
     };
     let payloads: Vec<_> = (0..20_000).map(|n| judge.codec.encode(stop(n))).collect();
+    let frame = |at: usize| [b"#", &payloads[at][..]].concat();
     let mut last = 0;
-    let first: Vec<Seen> = payloads.iter().map(|payload| judge.see(payload, &mut last)).collect();
+    let first: Vec<Seen> = (0..20_000).map(|at| judge.see(&frame(at), &payloads[at], &mut last)).collect();
     assert_eq!((judge.findings.decoded, last), (20_000, 19_999));
     for (begin, step) in [(0, 1), (19_000, 1), (15_000, 7), (3, 1_000)] {
         let mut last = 0;
         for at in (begin..20_000).step_by(step) {
-            assert_eq!((judge.see(&payloads[at], &mut last), last), (first[at], at as u64));
+            assert_eq!((judge.see(&frame(at), &payloads[at], &mut last), last), (first[at], at as u64));
         }
     }
+    // In a row, with something else behind it, a piece of it, and another than comes next.
+    let mut last = 15_000;
+    for (at, seen) in first.iter().enumerate().take(19_999).skip(15_001) {
+        let buffer = [frame(at), frame(at + 1)].concat();
+        assert_eq!(judge.next(&buffer[..frame(at).len() - 1], &mut last), None);
+        assert_eq!(judge.next(&frame(at + 1), &mut last), None);
+        assert_eq!(judge.next(&buffer, &mut last), Some((frame(at).len(), *seen)));
+    }
+    assert_eq!(judge.next(&frame(100), &mut 99), None, "too long ago");
     assert_eq!(judge.findings.decoded, 20_000, "each was read once");
     assert!(judge.recent.len() <= RECENT);
 }
