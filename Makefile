@@ -37,7 +37,7 @@ test-browser: ## the board in Chromium
 	cargo build -p tictac-gateway -p tictac-ingest
 	node --test $(WEB)/browser/board.mjs $(WEB)/browser/redis.mjs
 
-bench: ## speed, in absolute figures and against the floor, and instruction counts (needs valgrind)
+bench: ## speed, in absolute figures and against the floor, and instruction counts (needs redis-server and valgrind)
 	cargo run --release -p tictac-loadtest -- bench
 	cargo run --release -p tictac-ingest --example chain_speed
 	cargo run --release -p tictac-ingest --example chain_speed -- --instructions

@@ -35,14 +35,12 @@ enum Command {
         #[arg(long, default_value_t = 150, value_parser = clap::value_parser!(u64).range(40..=65_000))]
         frame_bytes: u64,
     },
-    /// The gateway over an in-process log, told on standard input which changes to bring.
+    /// The gateway, told on standard input which changes to bring: over an in-process log, or with `-- --redis URL` by a PUBLISH, ingest
+    /// and the log in that Redis.
     Serve {
         /// Run on this CPU alone.
         #[arg(long)]
         cpu: Option<usize>,
-        /// Changes are published to a Redis of its own, from which ingest takes them.
-        #[arg(long)]
-        published: bool,
         /// Flags of tictac-gateway.
         #[arg(last = true)]
         gateway: Vec<OsString>,
@@ -77,14 +75,14 @@ pub fn run(arguments: Vec<OsString>) -> anyhow::Result<()> {
             cpu.map(pin).transpose()?;
             crate::floor::serve(listen, usize::try_from(frame_bytes)?, &Orders::of_stdin())
         }
-        Command::Serve { cpu, published, gateway } => {
+        Command::Serve { cpu, gateway } => {
             cpu.map(pin).transpose()?;
             let given = GATEWAY.iter().map(OsString::from).chain(gateway);
             let settings = Settings::try_parse_from(given).unwrap_or_else(|error| error.exit());
             let filter = tracing_subscriber::EnvFilter::try_from_env("TICTAC_LOG_FILTER")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-            crate::serve::serve(settings, published, &Orders::of_stdin())
+            crate::serve::serve(settings, &Orders::of_stdin())
         }
     }
 }

@@ -8,8 +8,8 @@
 //! makes a table, JSON and a page of what came of it.
 //!
 //! For measuring there are thousands of clients on one thread ([`fleet`]), changes that are due at exact times ([`pulse`]), the
-//! gateway ([`serve`]), alone or with all that comes before it ([`published`]), and the least program that could do its job ([`floor`]) as processes that are told what to bring
-//! ([`orders`]), and their turns ([`bench`]).
+//! gateway ([`serve`]), alone or with all that comes before it ([`published`]), and the least program that could do its job
+//! ([`floor`]) as processes that are told what to bring ([`orders`]), and their turns ([`bench`]).
 
 pub mod bench;
 pub mod commands;

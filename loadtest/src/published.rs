@@ -1,5 +1,5 @@
-//! The whole way of an update, to be measured: a source that publishes to a Redis of its own, ingest that takes it from there and
-//! writes the log, and a gateway that follows it. Redis is a process beside this one, on the same CPU.
+//! The whole way of an update, to be measured: a source that publishes to Redis, ingest that takes it from there and writes the log,
+//! and a gateway that follows it. Source, ingest and gateway are one process; Redis is another.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,6 @@ use tictac_ingest::log::{LogReader, LogWriter, RedisLog, RedisSettings};
 use tictac_ingest::native::NativeWriter;
 use tictac_ingest::redis_input;
 use tictac_ingest::service::{Ingest, Settings as IngestSettings};
-use tictac_ingest::testing::RedisServer;
 use tictac_ingest::update::Update;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -19,8 +18,10 @@ use crate::pulse;
 
 /// How long ingest may take until it listens.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
+/// How long Redis may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// A source, its Redis and ingest.
+/// A source and ingest.
 pub struct Published {
     connection: redis::Connection,
     writer: NativeWriter,
@@ -30,8 +31,6 @@ pub struct Published {
     log: RedisLog,
     ingest: Ingest,
     input: JoinHandle<anyhow::Result<()>>,
-    /// Ends when this does.
-    _server: RedisServer,
 }
 
 impl std::fmt::Debug for Published {
@@ -44,19 +43,26 @@ impl std::fmt::Debug for Published {
 }
 
 impl Published {
-    /// Starts Redis and ingest, for a gateway with these settings, until ingest hears the source.
+    /// Starts ingest over the Redis of a gateway with these settings, until it hears the source. Its log has room for as many
+    /// `entries` a shard.
     ///
     /// # Errors
-    /// If there is no `redis-server`, or nobody listens.
-    pub fn start(runtime: &Runtime, gateway: &Settings, cancel: &CancellationToken) -> anyhow::Result<Self> {
-        let server = RedisServer::start().map_err(anyhow::Error::msg)?;
-        let mut redis = RedisSettings::new(server.url());
+    /// If there is no such Redis, or nobody listens.
+    pub fn start(
+        runtime: &Runtime,
+        gateway: &Settings,
+        entries: u64,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let url = gateway.redis.clone().context("--redis: say which Redis")?;
+        let mut redis = RedisSettings::new(url.clone());
         redis.prefix.clone_from(&gateway.prefix);
         let log = RedisLog::new(redis.clone())?;
         let channel = format!("{}:in:{}", redis.prefix, pulse::SOURCE);
         let (ingest, input) = runtime.block_on(async {
             let mut settings = IngestSettings::new().context("metrics")?;
             settings.engine.shards = gateway.shards;
+            settings.engine.log_capacity = entries;
             let metrics = settings.metrics.clone();
             let (ingest, controls) = Ingest::start(settings, LogWriter::from(log.clone()), cancel.clone());
             let (input, cancel) = (ingest.input().clone(), cancel.clone());
@@ -66,13 +72,17 @@ impl Published {
                 );
             anyhow::Ok((ingest, input))
         })?;
-        let connection = redis::Client::open(server.url())?.get_connection()?;
+        let connection = redis::Client::open(url)?.get_connection()?;
+        connection.set_read_timeout(Some(ANSWER_WITHIN))?;
         let (writer, message) = (NativeWriter::default(), String::new());
-        let mut published =
-            Self { connection, writer, channel, message, seq: 0, log, ingest, input, _server: server };
+        let mut published = Self { connection, writer, channel, message, seq: 0, log, ingest, input };
         let begun = Instant::now();
         while published.publish(&[], pulse::now_us() / 1_000)? == 0 {
-            ensure!(begun.elapsed() < HEARD_WITHIN, "ingest does not listen after {HEARD_WITHIN:?}");
+            ensure!(
+                begun.elapsed() < HEARD_WITHIN,
+                "nobody listens to {:?} after {HEARD_WITHIN:?}: TICTAC_LOG_FILTER=info says what ingest does",
+                published.channel
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         Ok(published)
@@ -98,7 +108,12 @@ impl Published {
     /// # Errors
     /// If Redis is gone, or ingest does not listen any more.
     pub fn say(&mut self, updates: &[Update], at: i64) -> anyhow::Result<()> {
-        ensure!(self.publish(updates, at)? > 0, "ingest does not listen any more");
+        let heard = self.publish(updates, at).with_context(|| format!("PUBLISH {:?}", self.channel))?;
+        ensure!(
+            heard > 0,
+            "nobody listens to {:?} any more: the warnings above say why, or TICTAC_LOG_FILTER=info",
+            self.channel
+        );
         Ok(())
     }
 

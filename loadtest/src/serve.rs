@@ -31,15 +31,16 @@ const GAP: i64 = 1_000;
 /// Markets imaged in one message.
 const IMAGES: usize = 64;
 
-/// Serves until it is told to quit; what is told is `published` to Redis, or handed to ingest directly.
+/// Serves until it is told to quit. What is told is published to the Redis of the settings, or handed to ingest directly where they
+/// name none.
 ///
 /// # Errors
-/// If the gateway can't be started, or there is no Redis.
-pub fn serve(settings: Settings, published: bool, orders: &Orders) -> anyhow::Result<()> {
+/// If the gateway can't be started, or ingest or Redis is not there any more.
+pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let cancel = CancellationToken::new();
-    let (gateway, mut outlet, ingest) = if published {
-        let published = Published::start(&runtime, &settings, &cancel)?;
+    let (gateway, mut outlet, ingest) = if settings.redis.is_some() {
+        let published = Published::start(&runtime, &settings, LOG.entries as u64, &cancel)?;
         let log = published.log();
         let gateway = runtime.block_on(async { Gateway::start(settings, log) })?;
         (gateway, Outlet::Redis(Box::new(published)), None)

@@ -45,7 +45,12 @@ impl Bases {
 
     /// Registers a wish; returns what to ask the hub, if nobody asked that yet. `head`: where the run stands; a client
     /// ahead of it is answered alone, since what brings others to the head would leap over where it is.
-    fn want(&mut self, session: SessionId, need: NeedBase, head: Position) -> Option<Option<Position>> {
+    pub(super) fn want(
+        &mut self,
+        session: SessionId,
+        need: NeedBase,
+        head: Position,
+    ) -> Option<Option<Position>> {
         let waiting = self.waiting.entry(need.run).or_default();
         let waiter = Waiter { session, subscription: need.subscription, from: need.from };
         if let Some((_, waiters)) = waiting.iter_mut().find(|(from, _)| *from == need.from) {
@@ -67,6 +72,20 @@ impl Bases {
         }
         waiting.push((need.from, vec![waiter]));
         Some(need.from)
+    }
+
+    /// Whether a subscription that is owed its `ok` waits for a base that goes on from somewhere. It does not wait for it any more.
+    pub(super) fn waits_for_delta(&mut self, run: RunId, session: SessionId, subscription: usize) -> bool {
+        let owed = self.oks.contains_key(&(run, session, subscription));
+        let Some(waiting) = self.waiting.get_mut(&run).filter(|_| owed) else { return false };
+        let is = |w: &Waiter| (w.session, w.subscription) == (session, subscription) && w.from.is_some();
+        let mut found = false;
+        for (_, waiters) in waiting {
+            let before = waiters.len();
+            waiters.retain(|waiter| !is(waiter));
+            found |= waiters.len() < before;
+        }
+        found
     }
 
     pub(super) fn forget(&mut self, run: RunId, session: SessionId, subscription: usize) {

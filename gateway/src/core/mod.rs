@@ -3,6 +3,7 @@
 
 mod bases;
 mod news;
+mod refused;
 mod scopes;
 mod subscriptions;
 

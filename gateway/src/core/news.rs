@@ -37,15 +37,11 @@ impl Core {
             }
             ToCore::Refused { key, code, why, retry } => {
                 let Subject::Market(market, view) = &key.subject else { return };
-                for opening in self.opening.remove(&key).unwrap_or_default() {
-                    self.start_anew(opening.session, key.wire, market);
+                let waiting = self.opening.remove(&key).unwrap_or_default();
+                self.lacks(&waiting.iter().map(|opening| opening.session).collect(), key.wire, market);
+                for opening in waiting {
                     if let Some(client) = self.clients.get_mut(opening.session) {
                         client.opening.remove(&(market.clone(), *view));
-                        if client.refused.len() < self.limits.subscriptions {
-                            client.refused.insert(market.clone());
-                        } else {
-                            client.overflow_told = true;
-                        }
                     }
                     let problem = problem(opening.id, market, code, why.clone(), retry, false);
                     self.refuse(opening.session, problem);

@@ -155,8 +155,6 @@ impl Core {
             );
             return;
         }
-        // What was refused by name, the client does not hold any more.
-        let resumed = client.refused.clone();
         let taken = Subscribed {
             id: request,
             market: "".into(),
@@ -170,11 +168,15 @@ impl Core {
             how: How::Snap,
         };
         self.tell(id, "ok", &Down::Ok(taken));
+        let resumed = HashSet::default();
         let Resume { markets, shards } = resume;
         let markets = markets.into_iter().collect();
         let mut held = Held { scope: scope.clone(), view, id: request, conflate, shards, markets, resumed };
         for market in self.scopes.within(&scope) {
             let Some(shard) = self.scopes.shard(&market) else { continue };
+            if self.clients.get(id).is_some_and(|client| client.may_lack(&market)) {
+                held.starts_anew(&market);
+            }
             let from = Start::At(held.from(&market, shard, self.scopes.since(&market)));
             self.subscribe_market(id, market, view, request, conflate, from, Some(scope.clone()));
         }
@@ -234,12 +236,13 @@ impl Core {
         let mut left = Vec::new();
         for session in self.concerned(&market, &new) {
             let Some(client) = self.clients.get_mut(session) else { continue };
+            let lacks = client.may_lack(&market);
             for held in &mut client.scopes {
                 let name = (market.clone(), held.view);
                 let holds = client.held.get(&name).is_some_and(|h| h.is_in(&held.scope));
                 let is = is_within(&held.scope, &new);
                 if is && !holds {
-                    if client.refused.contains(&market) {
+                    if lacks {
                         held.starts_anew(&market);
                     }
                     let (scope, view) = (held.scope.clone(), held.view);

@@ -9,7 +9,6 @@ use tictac_proto::wire::{Conflate, ErrorCode, Problem, Scope, Subscribe};
 
 use super::{Core, Held, Opening, SessionId, Start};
 use crate::hub::{RunId, RunKey, Subject, ToHub};
-use crate::wires::Wire;
 
 impl Core {
     /// Subscribes a session to the catalogue.
@@ -57,6 +56,8 @@ impl Core {
         if !client.rights.allows(&market, event, sport) {
             if scope.is_none() {
                 let why = format!("this connection may not see market {market:?}");
+                let wire = client.wire;
+                self.lacks(&HashSet::from_iter([id]), wire, &market);
                 self.refuse(id, problem(request, &market, ErrorCode::Forbidden, why, None, true));
             }
             return;
@@ -78,24 +79,14 @@ impl Core {
             }
             let limit = self.limits.subscriptions;
             let why = format!("{limit} subscriptions are allowed; unsubscribe something first");
+            if opening.scope.is_none() {
+                self.lacks(&HashSet::from_iter([id]), key.wire, &market);
+            }
             self.refuse(id, problem(request, &market, ErrorCode::TooManySubscriptions, why, None, false));
             return;
         }
         client.opening.insert((market, view));
         self.open(key, opening);
-    }
-
-    /// A market was refused to a session: its client, which may not know as which view, holds nothing of it any more. What
-    /// else of it is being opened begins with a snapshot.
-    pub(super) fn start_anew(&mut self, session: SessionId, wire: Wire, market: &MarketId) {
-        for view in View::ALL {
-            let key = RunKey { subject: Subject::Market(market.clone(), view), wire };
-            for opening in self.opening.get_mut(&key).into_iter().flatten() {
-                if opening.session == session {
-                    opening.from = Start::At(None);
-                }
-            }
-        }
     }
 
     pub(super) fn open(&mut self, key: RunKey, opening: Opening) {

@@ -149,6 +149,9 @@ impl Talk {
                 if !goes_on || !worker.pass_is_due {
                     worker.flush(self.id);
                     worker.flush_touched();
+                } else {
+                    // What it wishes need not wait for the pass.
+                    worker.ask();
                 }
                 goes_on
             }

@@ -165,6 +165,12 @@ impl RedisServer {
         self.port
     }
 
+    /// The number of its process, where it runs.
+    #[must_use]
+    pub fn process_id(&self) -> Option<i32> {
+        self.process.as_ref().and_then(|process| i32::try_from(process.id()).ok())
+    }
+
     /// Whether it was started and not killed.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -209,8 +215,11 @@ impl RedisServer {
         run().map_err(|error: redis::RedisError| error.to_string())
     }
 
-    /// What a command answers with a text; an error where it answers none.
-    pub(super) fn ask(&self, words: &[&str]) -> Result<String, String> {
+    /// What a command answers with a text.
+    ///
+    /// # Errors
+    /// Where it answers none.
+    pub fn ask(&self, words: &[&str]) -> Result<String, String> {
         let parts: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let answer =
             self.command(&parts).map_err(|error| format!("{words:?} on port {}: {error}", self.port))?;

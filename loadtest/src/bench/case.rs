@@ -13,7 +13,7 @@ use crate::pulse;
 pub enum Kind {
     /// They are told of changes.
     FanOut,
-    /// The same, from a PUBLISH on: what Redis and ingest add.
+    /// The same, from a PUBLISH on: what a source, Redis and reading the source's format add.
     Published,
     /// The same, more and more of them: what one delivery costs.
     Growth,

@@ -68,6 +68,7 @@ pub fn measure(program: &Path, who: Who, case: &Case, cpu: Option<usize>) -> any
     say("");
     let count = server.answer("done")?;
     fleet.ensure_right()?;
+    server.ensure_published()?;
     let totals = &fleet.totals;
     ensure!(totals.closed == 0, "{} connections ended", totals.closed);
     let expected = count as f64 * if floor { case.clients as f64 } else { case.deliveries() };

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, ensure};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use tictac_ingest::testing::RedisServer;
 
 use super::case::Case;
 use crate::orders::Order;
@@ -48,6 +49,18 @@ pub(super) struct Server {
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
     pub(super) address: SocketAddr,
+    /// Of this server alone, on the same CPU; ends with it.
+    redis: Option<RedisServer>,
+}
+
+fn redis(cpu: Option<usize>) -> anyhow::Result<RedisServer> {
+    let server = RedisServer::start().map_err(anyhow::Error::msg)?;
+    if let (Some(cpu), Some(process)) = (cpu, server.process_id().and_then(Pid::from_raw)) {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        sched_setaffinity(Some(process), &set).with_context(|| format!("Redis can't run on CPU {cpu}"))?;
+    }
+    Ok(server)
 }
 
 impl Drop for Server {
@@ -64,11 +77,15 @@ impl Server {
         let mut command = Command::new(program);
         match who {
             Who::Gateway => command.arg("serve"),
-            Who::Published => command.args(["serve", "--published"]),
+            Who::Published => command.arg("serve"),
             Who::Floor(bytes) => command.args(["floor", "--frame-bytes", &bytes.to_string()]),
         };
         if let Some(cpu) = cpu {
             command.args(["--cpu", &cpu.to_string()]);
+        }
+        let redis = (who == Who::Published).then(|| redis(cpu)).transpose()?;
+        if let Some(redis) = &redis {
+            command.args(["--", "--redis", &redis.url()]);
         }
         command.env("TICTAC_LOG_FILTER", "warn");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("a server")?;
@@ -78,7 +95,7 @@ impl Server {
         answers.read_line(&mut line)?;
         let address = line.trim().strip_prefix("listening ").and_then(|address| address.parse().ok());
         let address = address.with_context(|| format!("the server says {line:?}"))?;
-        let mut server = Self { child, orders, answers, address };
+        let mut server = Self { child, orders, answers, address, redis };
         server.order(Order::Markets(case.markets))?;
         server.answer("ready")?;
         Ok(server)
@@ -95,9 +112,25 @@ impl Server {
         count.with_context(|| format!("the server says {line:?}, not {word}"))
     }
 
-    /// CPU time so far, seconds.
+    /// CPU time so far, seconds, that of its Redis included.
     pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        cpu_seconds(&self.child.id().to_string())
+        let redis = self.redis.as_ref().and_then(RedisServer::process_id);
+        let redis = redis.map(|id| cpu_seconds(&id.to_string())).transpose()?;
+        Ok(cpu_seconds(&self.child.id().to_string())? + redis.unwrap_or(0.0))
+    }
+
+    /// How often something was published to its Redis, which needs to be at least once.
+    ///
+    /// # Errors
+    /// If it was not: then something else was measured.
+    pub(super) fn ensure_published(&self) -> anyhow::Result<()> {
+        let Some(redis) = &self.redis else { return Ok(()) };
+        let statistics = redis.ask(&["INFO", "commandstats"]).map_err(anyhow::Error::msg)?;
+        ensure!(
+            ["publish", "fcall"].iter().all(|name| statistics.contains(&format!("cmdstat_{name}:"))),
+            "nothing went through Redis: {statistics}"
+        );
+        Ok(())
     }
 
     /// Memory that is its own, bytes.

@@ -21,8 +21,9 @@ use crate::pulse;
 
 /// Messages that are remembered.
 const REMEMBERED: usize = 262_144;
-/// Of so many, what came after them is known too.
+/// Of so many, what came after them is known too, and of so many bytes of them.
 const RECENT: usize = 8_192;
+const RECENT_BYTES: usize = 32 << 20;
 /// Books that are remembered of each market, oldest first.
 const BOOKS: usize = 64;
 /// Mistakes that are told in full.
@@ -135,7 +136,6 @@ impl Reference {
 struct Recent {
     /// As it came, with what is around it.
     frame: Box<[u8]>,
-    payload: Box<[u8]>,
     seen: Seen,
 }
 
@@ -150,6 +150,7 @@ pub struct Judge {
     order: VecDeque<u64>,
     /// The newest, as they came for the first time: others get them in the same order.
     recent: VecDeque<Recent>,
+    recent_bytes: usize,
     /// How many there were.
     count: u64,
     hasher: RandomState,
@@ -195,6 +196,7 @@ impl Judge {
             known: HashMap::default(),
             order: VecDeque::new(),
             recent: VecDeque::new(),
+            recent_bytes: 0,
             count: 0,
             hasher: RandomState::default(),
             heartbeat: beginning(&codec.encode(heartbeat), "hb"),
@@ -308,15 +310,8 @@ impl Judge {
         Some((frame.len(), *seen))
     }
 
-    /// What a message means that may have been sent to others before: its payload, in this frame. `last` is as with
-    /// [`next`](Self::next).
+    /// What a message means that may have been sent to others before: its payload, in this frame. `last` becomes its number.
     pub fn see(&mut self, frame: &[u8], payload: &[u8], last: &mut u64) -> Seen {
-        if let Some(Recent { payload: next, seen, .. }) = self.after(*last)
-            && **next == *payload
-        {
-            *last += 1;
-            return *seen;
-        }
         let hash = self.hasher.hash_one(payload);
         if let Some((seen, number)) = self.known.get(&hash) {
             *last = *number;
@@ -330,10 +325,12 @@ impl Judge {
             self.known.remove(&oldest);
         }
         self.order.push_back(hash);
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
+        self.recent_bytes += frame.len();
+        self.recent.push_back(Recent { frame: frame.into(), seen });
+        while self.recent.len() > RECENT || self.recent_bytes > RECENT_BYTES {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.frame.len();
         }
-        self.recent.push_back(Recent { frame: frame.into(), payload: payload.into(), seen });
         (*last, self.count) = (self.count, self.count + 1);
         self.known.insert(hash, (seen, *last));
         seen

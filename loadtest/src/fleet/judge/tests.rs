@@ -88,7 +88,7 @@ fn a_checksum_is_that_of_the_book_there() {
 #[test]
 fn what_nobody_can_read_is_wrong_and_a_heartbeat_is_its_client_s() {
     let mut judge = Judge::new(Codec::Json, View::All);
-    assert_eq!(judge.see(b"", b"{\"t\":\"delta\"", &mut 0), Seen::Wrong);
+    assert_eq!(judge.see(b"#", b"{\"t\":\"delta\"", &mut 0), Seen::Wrong);
     assert_eq!(judge.findings.wrong, 1);
     let heartbeat = Heartbeat { now: 1, echo: Some(2), behind: 3, as_of: None, digest: 4 };
     for codec in [Codec::Json, Codec::Msgpack] {
