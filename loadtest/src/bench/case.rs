@@ -152,12 +152,10 @@ pub fn cases() -> Vec<Case> {
     cases.push(zipf("json", Transport::Ws, Codec::Json));
     cases.push(zipf("msgpack", Transport::Ws, Codec::Msgpack));
     cases.push(zipf("sse", Transport::Sse, Codec::Json));
-    let published =
-        |case: Case| Case { kind: Kind::Published, name: format!("PUBLISH to {}", case.name), ..case };
-    cases.extend(
-        [hot(1_000, 20_000.0), hot(1_000, 100_000.0), zipf("json", Transport::Ws, Codec::Json)]
-            .map(published),
-    );
+    let published = |name: &str, case: Case| Case { kind: Kind::Published, name: name.into(), ..case };
+    cases.push(published("PUBLISH to 1000 × 20k/s", hot(1_000, 20_000.0)));
+    cases.push(published("PUBLISH to 1000 × 100k/s", hot(1_000, 100_000.0)));
+    cases.push(published("PUBLISH to 1000 × 20 of 2000", zipf("json", Transport::Ws, Codec::Json)));
     let idle = Case { kind: Kind::Idle, name: "idle 5000".into(), ..hot(5_000, 0.0) };
     let many =
         Case { name: "idle 5000 × 20 of 2000".into(), markets: 2_000, each: 20, skew: 1.0, ..idle.clone() };
