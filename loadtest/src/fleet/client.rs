@@ -8,10 +8,10 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use tictac_proto::checksum::mix;
-use tictac_proto::model::MarketId;
 use tictac_proto::position::Position;
 use tictac_proto::wire::{Codec, Resume, Scope, Subscribe, Up};
 
+use super::asking::{asked, known};
 use super::frames::{self, Cut};
 use super::judge::{Judge, Place, Seen};
 use super::{Pace, Plan, Totals, Transport, events};
@@ -46,9 +46,9 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Held {
-    place: Place,
-    at: Position,
+pub(super) struct Held {
+    pub(super) place: Place,
+    pub(super) at: Position,
     in_gap: bool,
     /// It is not known yet, or not known since the last connect, where the gateway stands.
     awaited: bool,
@@ -89,31 +89,6 @@ fn dialled(plan: &Plan, number: usize, registry: &Registry) -> std::io::Result<T
     }
     registry.register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
     Ok(stream)
-}
-
-/// The first that a client says.
-fn asked(plan: &Plan, held: &[Held], judge: &Judge) -> Vec<u8> {
-    let address = plan.address;
-    if plan.transport == Transport::Sse && !plan.floor {
-        let markets = held.iter().map(|held| judge.market(held.place));
-        let query = events::query(markets, plan.view, plan.conflate, &known(held, judge));
-        return format!("GET /v1/sse?{query} HTTP/1.1\r\nhost: {address}\r\n\r\n").into_bytes();
-    }
-    let protocol = match plan.codec {
-        Codec::Json => "odds.v1.json",
-        Codec::Msgpack => "odds.v1.msgpack",
-    };
-    // The key is not random: nobody caches here, and a server may not care.
-    format!(
-        "GET /v1/ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGljdGFjdGljdGFjdGljdA==\r\nsec-websocket-protocol: {protocol}\r\n\r\n"
-    )
-    .into_bytes()
-}
-
-/// Where it stands, of the markets that it has.
-fn known(held: &[Held], judge: &Judge) -> Vec<(MarketId, Position)> {
-    let known = held.iter().filter(|held| !held.at.is_zero());
-    known.map(|held| (judge.market(held.place).clone(), held.at)).collect()
 }
 
 impl Client {

@@ -1,6 +1,7 @@
 //! Thousands of clients on one thread: sockets, an event loop, and for each market that a client follows a position. What
 //! they are sent is checked once for all by the [`judge`].
 
+mod asking;
 mod books;
 mod client;
 mod early;
