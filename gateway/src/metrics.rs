@@ -13,6 +13,8 @@ pub struct Metrics {
     registry: Registry,
     /// Open sessions, by wire.
     pub sessions: [IntGauge; Wire::ALL.len()],
+    /// Sessions whose prices pause: the client is silent, or has not read what it was sent.
+    pub paused: IntGauge,
     /// Sessions opened, by wire.
     pub opened: [IntCounter; Wire::ALL.len()],
     /// Sessions closed, by code.
@@ -94,6 +96,7 @@ impl Metrics {
         let opened = counters(r, "tictac_sessions_opened_total", "Sessions opened.", "wire");
         Self {
             sessions: Wire::ALL.map(|w| sessions.with_label_values(&[w.label()])),
+            paused: gauge(r, "tictac_sessions_paused", "Sessions too silent or too slow to be sent prices."),
             opened: Wire::ALL.map(|w| opened.with_label_values(&[w.label()])),
             closed: counters(r, "tictac_sessions_closed_total", "Sessions closed, by close code.", "code"),
             bytes: counter(r, "tictac_sent_bytes_total", "Bytes written to clients."),

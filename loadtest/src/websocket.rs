@@ -21,6 +21,8 @@ pub struct WsClient {
     codec: Codec,
     started: Instant,
     last_ping: Instant,
+    /// When the newest heartbeat that it read was sent, by the gateway's clock.
+    beat: Option<i64>,
     next_id: i64,
     /// What it holds.
     pub followed: Followed,
@@ -45,7 +47,16 @@ impl WsClient {
         let (socket, _) = client_async(request, stream).await.context("the WebSocket handshake failed")?;
         let now = Instant::now();
         let followed = Followed::default();
-        Ok(Self { socket, codec, started: now, last_ping: now, next_id: 0, followed, closed: None })
+        Ok(Self {
+            socket,
+            codec,
+            started: now,
+            last_ping: now,
+            beat: None,
+            next_id: 0,
+            followed,
+            closed: None,
+        })
     }
 
     /// Sends a message.
@@ -134,6 +145,9 @@ impl WsClient {
                 None => return Ok(None),
             };
             let down = Down::read(&self.codec.decode(&bytes)?)?;
+            if let Down::Hb(heartbeat) = &down {
+                self.beat = Some(heartbeat.now);
+            }
             for answer in self.followed.handle(&down) {
                 self.send(&answer).await?;
             }
@@ -148,7 +162,7 @@ impl WsClient {
     pub async fn ping(&mut self) -> anyhow::Result<()> {
         self.last_ping = Instant::now();
         let time = self.started.elapsed().as_millis() as i64;
-        self.send(&Up::Ping { time }).await
+        self.send(&Up::Ping { time, read: self.beat }).await
     }
 
     /// Steps until `done` says so.

@@ -186,6 +186,67 @@ async fn a_client_that_falls_silent_costs_its_core_nothing() {
     gateway.stop().unwrap();
 }
 
+/// A slow phone's pings arrive on time, while what it is sent waits in buffers that hold minutes of it.
+#[tokio::test]
+async fn who_pings_and_reads_nothing_is_sent_no_more_prices() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &["--cores", "1", "--heartbeat-ms", "500"]);
+    let market: MarketId = "1.1".into();
+    let mut clients = Vec::new();
+    for conflate in [Conflate::Raw, Conflate::Auto] {
+        let mut client = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+        client
+            .subscribe(std::slice::from_ref(&market), View::All, conflate, Resume::default())
+            .await
+            .unwrap();
+        client.until(SOON, "a snapshot", |f| f.counts.snapshots == 1).await.unwrap();
+        clients.push(client);
+    }
+    let (mut slow, mut healthy) = (clients.pop().unwrap(), clients.pop().unwrap());
+    let (begun, mut size) = (Instant::now(), 0);
+    let mut after_pause = 0;
+    let mut paused_at = publisher.position("1.1");
+    // More than a client that is told as fast as it reads is sent one by one.
+    while after_pause < 6 {
+        assert!(begun.elapsed() < SOON, "prices pause");
+        size += 1;
+        publisher.change("1.1", level(1, Side::Back, 150, size)).await;
+        publisher.alive().await;
+        slow.ping().await.unwrap();
+        let beats = healthy.followed.counts.digests;
+        healthy.until(SOON, "a heartbeat", |f| f.counts.digests > beats).await.unwrap();
+        match gateway.metrics.paused.get() {
+            0 => paused_at = publisher.position("1.1"),
+            1 => after_pause += 1,
+            many => panic!("{many} sessions pause"),
+        }
+    }
+    assert!(begun.elapsed() > Duration::from_millis(2_500), "not before five intervals");
+    let newest = publisher.position("1.1");
+    healthy.until(SOON, "every change", |f| f.position("1.1", View::All) == Some(newest)).await.unwrap();
+    let all = healthy.followed.counts.deltas;
+    assert_eq!(all, size as u64, "nobody else waits");
+    drop(healthy);
+    // Now it reads what waited, says so, and is told the rest in one.
+    let mut last = None;
+    while slow.followed.position("1.1", View::All) != Some(newest) {
+        assert!(begun.elapsed() < SOON + SOON, "it catches up");
+        if let Some(Down::Delta(head, _)) = slow.step().await.unwrap() {
+            last = Some((head.prev, head.seq));
+        }
+    }
+    let (prev, at) = last.unwrap();
+    assert!(prev <= paused_at.seq + 1 && at == newest.seq, "{prev} to {at}, paused at {paused_at}");
+    assert_eq!(slow.followed.counts.gaps, 0);
+    assert!(slow.followed.counts.deltas + 3 <= all, "{:?}", slow.followed.counts);
+    let beats = slow.followed.counts.digests;
+    slow.until(SOON, "a digest that agrees", |f| f.counts.digests > beats + 1).await.unwrap();
+    assert_eq!((slow.followed.counts.digest_mismatches, gateway.metrics.paused.get()), (0, 0));
+    gateway.stop().unwrap();
+}
+
 /// What a client says while it is told to go must not turn the goodbye into a reset.
 #[tokio::test]
 async fn the_goodbye_arrives_though_the_client_is_talking() {

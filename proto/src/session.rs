@@ -4,6 +4,7 @@
 //! went out.
 
 mod plan;
+mod unseen;
 
 use std::collections::VecDeque;
 
@@ -11,6 +12,9 @@ use bytes::Bytes;
 use slab::Slab;
 
 use plan::Plan;
+use unseen::Unseen;
+
+pub use unseen::MAX_UNSEEN;
 
 use crate::checksum::mix;
 use crate::position::Position;
@@ -19,6 +23,8 @@ use crate::wire::Conflate;
 
 /// Control frames that may wait. A client that makes more of them without reading is closed.
 pub const MAX_CONTROL: usize = 1_024;
+/// Prices of one-way transports never pause.
+const NEVER: i64 = i64::MAX;
 /// Bytes planned for one write.
 pub const MAX_WRITE: usize = 128 * 1024;
 
@@ -101,7 +107,8 @@ pub struct Session {
     later: Vec<usize>,
     stops: VecDeque<usize>,
     /// Stops whose subscription ended before they went out.
-    orphans: VecDeque<Bytes>,
+    #[expect(clippy::box_collection, reason = "hardly ever any, and there are many sessions")]
+    orphans: Option<Box<VecDeque<Bytes>>>,
     control: VecDeque<Bytes>,
     partial: Bytes,
     heartbeat: Option<Bytes>,
@@ -111,14 +118,16 @@ pub struct Session {
     plan: Plan,
     digest: u32,
     heard: i64,
-    /// For two-way transports: silence of the client after which prices pause, ms.
-    pause_after: Option<i64>,
+    /// Of two-way transports: silence of the client after which prices pause, ms. `NEVER` of others.
+    pause_after: i64,
+    unseen: Unseen,
     counters: SessionCounters,
 }
 
 impl Session {
     /// A session of a client that was heard now. `pause_after`: how long a two-way client may be silent before prices
-    /// pause (stops and heartbeats never do); `None` for one-way transports.
+    /// pause (stops and heartbeats never do), and half of how old the newest heartbeat may be that it has read; `None` for
+    /// one-way transports.
     #[must_use]
     pub fn new(now: i64, pause_after: Option<i64>) -> Self {
         Self {
@@ -126,7 +135,7 @@ impl Session {
             dirty: VecDeque::new(),
             later: Vec::new(),
             stops: VecDeque::new(),
-            orphans: VecDeque::new(),
+            orphans: None,
             control: VecDeque::new(),
             partial: Bytes::new(),
             heartbeat: None,
@@ -136,7 +145,8 @@ impl Session {
             plan: Plan::new(),
             digest: 0,
             heard: now,
-            pause_after,
+            pause_after: pause_after.unwrap_or(NEVER),
+            unseen: Unseen::new(now),
             counters: SessionCounters::default(),
         }
     }
@@ -196,9 +206,9 @@ impl Session {
         let stop = self.subscriptions.get_mut(id).and_then(|s| s.stop.take());
         self.unsubscribe(id);
         if let Some(stop) = stop {
-            self.orphans.push_back(*stop);
+            self.orphans.get_or_insert_default().push_back(*stop);
         }
-        self.orphans.len() <= MAX_CONTROL
+        self.orphans().len() <= MAX_CONTROL
     }
 
     /// How many subscriptions there are.
@@ -303,9 +313,13 @@ impl Session {
         true
     }
 
-    /// The client pinged: it is heard, and gets a heartbeat that echoes `time`.
-    pub fn ping(&mut self, time: i64, now: i64) {
+    /// The client pinged: it is heard, and gets a heartbeat that echoes `time`. The newest heartbeat that it has read was
+    /// sent at `read`.
+    pub fn ping(&mut self, time: i64, read: Option<i64>, now: i64) {
         self.heard = now;
+        if let Some(read) = read {
+            self.unseen.read(read);
+        }
         self.echo = Some(time);
         self.heartbeat_due = true;
     }
@@ -321,10 +335,18 @@ impl Session {
         self.heard
     }
 
-    /// Whether prices are paused because the client is silent.
+    /// Whether prices are paused because the client is silent, or has not read what it was sent.
     #[must_use]
     pub fn is_paused(&self, now: i64) -> bool {
-        self.pause_after.is_some_and(|after| now - self.heard > after)
+        self.pause_after != NEVER
+            && (now - self.heard > self.pause_after
+                || self.unseen.age(now) > 2 * self.pause_after
+                || self.unseen.bytes(self.counters.bytes) > MAX_UNSEEN)
+    }
+
+    fn orphans(&self) -> impl ExactSizeIterator<Item = &Bytes> {
+        static NONE: VecDeque<Bytes> = VecDeque::new();
+        self.orphans.as_deref().unwrap_or(&NONE).iter()
     }
 
     /// Subscriptions that need a base, to be asked for and answered by [`Session::base`].
@@ -384,7 +406,7 @@ impl Session {
     pub fn look_ahead(&self) -> usize {
         let next = self.dirty.front().and_then(|id| self.subscriptions.get(*id));
         let next = next.map_or(0, |s| s.run as usize + usize::from(s.awaiting) + s.due as usize);
-        let queues = self.partial.len() + self.stops.len() + self.orphans.len() + self.control.len();
+        let queues = self.partial.len() + self.stops.len() + self.orphans().len() + self.control.len();
         let rest = self.later.len() + self.needs.len() + self.plan.len() + usize::from(self.heartbeat_due);
         next.wrapping_add(queues + rest).wrapping_add(self.heard as usize + self.counters.bytes as usize)
     }
@@ -400,7 +422,7 @@ impl Session {
     pub fn has_output(&self) -> bool {
         !self.partial.is_empty()
             || !self.stops.is_empty()
-            || !self.orphans.is_empty()
+            || self.orphans.is_some()
             || !self.control.is_empty()
             || self.heartbeat_due
             || !self.dirty.is_empty()

@@ -186,7 +186,8 @@ fn up(cases: &mut Cases) {
     );
     cases.up("unsub", &Up::Unsub { id: 4, scope: markets, view: View::Ten });
     cases.up("snapshot", &Up::Snapshot { market: "1.234567".into(), view: View::Three });
-    cases.up("ping", &Up::Ping { time: -5 });
+    cases.up("ping", &Up::Ping { time: -5, read: None });
+    cases.up("ping: read", &Up::Ping { time: 77, read: Some(1_764_000_000_123) });
 }
 
 fn session(cases: &mut Cases) {

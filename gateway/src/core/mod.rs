@@ -365,9 +365,11 @@ impl Core {
     pub fn up(&mut self, id: SessionId, message: Up, now: Now) {
         match message {
             Up::Hello { .. } => {}
-            Up::Ping { time } => {
+            Up::Ping { time, read } => {
                 if let Some(client) = self.clients.get_mut(id) {
-                    client.session.ping(time, now.mono);
+                    // It names our own clock on the wall, which may have been set since: nobody has read the future.
+                    let read = read.map(|read| now.mono - now.wall.saturating_sub(read).max(0));
+                    client.session.ping(time, read, now.mono);
                     self.dirty.push(id);
                 }
             }

@@ -30,6 +30,8 @@ pub(super) struct Conn {
     /// The socket is full: its task waits until it is not.
     pub(super) blocked: bool,
     pub(super) dead: bool,
+    /// Its prices pause, and it is counted as such.
+    pub(super) paused: bool,
     /// All that was to be said is written, the goodbye included.
     pub(super) said_bye: bool,
     pub(super) counted: bool,

@@ -117,6 +117,7 @@ impl Worker {
             blocked_since: None,
             close_by: None,
             dead: false,
+            paused: false,
             said_bye: false,
             scheduled: None,
             pace: Pace::new(&self.settings),
@@ -152,6 +153,9 @@ impl Worker {
         let counters = client.session.counters();
         self.metrics.merged.inc_by(counters.merged);
         self.metrics.lapsed.inc_by(counters.lapsed);
+        if self.conns.get(id).is_some_and(|conn| conn.paused) {
+            self.metrics.paused.dec();
+        }
         if self.conns.get(id).is_some_and(|conn| conn.counted) {
             self.metrics.sessions[client.wire as usize].dec();
             let code = self.core.closing(id).map_or(1000, |(code, _)| code.code());
@@ -276,6 +280,7 @@ impl Worker {
         self.metrics.bytes.inc_by(sent as u64);
         if told {
             self.told(id, now);
+            self.count_paused(id, now);
         }
         flushed.unwrap_or(Flushed::Dead)
     }
@@ -287,6 +292,17 @@ impl Worker {
         if let Some(conn) = self.conns.get_mut(id) {
             // Who pings once an interval is told by the answers.
             conn.next_beat = now + if one_way { beat } else { beat + beat / 4 };
+        }
+    }
+
+    /// Counts the session among those whose prices pause, or no longer.
+    fn count_paused(&mut self, id: SessionId, now: i64) {
+        let paused = self.core.client(id).is_some_and(|client| client.session.is_paused(now));
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        match (std::mem::replace(&mut conn.paused, paused), paused) {
+            (false, true) => self.metrics.paused.inc(),
+            (true, false) => self.metrics.paused.dec(),
+            _ => {}
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Client {
     /// Bytes read a millisecond.
     pub speed: usize,
     next_ping: i64,
+    /// When the newest heartbeat was sent that this connection brought, by the gateway's clock.
+    beat: Option<i64>,
     pub connect_at: i64,
     /// Whether the next connection brings positions, and in which form.
     pub resume: bool,
@@ -60,6 +62,7 @@ impl Client {
             must_know: BTreeMap::new(),
             speed,
             next_ping: 0,
+            beat: None,
             connect_at,
             resume: false,
             token: Vec::new(),
@@ -82,7 +85,7 @@ impl Client {
         self.frames = Frames::new(self.wire);
         self.must_know.clear();
         self.retries.clear();
-        self.barrier = None;
+        (self.barrier, self.beat) = (None, None);
         if !resume {
             self.held.clear();
             self.token.clear();
@@ -190,7 +193,7 @@ impl Client {
         // Pings of one millisecond differ, so that the echo tells which was heard.
         let time = ear.now.mono * 2 + 1;
         self.barrier = Some(time);
-        self.send(socket, &Up::Ping { time }, ear);
+        self.send(socket, &Up::Ping { time, read: self.beat }, ear);
     }
 
     /// Forgets what no wish asks for. A market that has no book yet may be of any event.
@@ -209,7 +212,7 @@ impl Client {
     fn ping(&mut self, socket: &mut Socket, ear: &mut Ear<'_>) {
         if self.is_two_way() && ear.now.mono >= self.next_ping {
             self.next_ping = ear.now.mono + crate::gateway::HEARTBEAT;
-            self.send(socket, &Up::Ping { time: ear.now.mono * 2 }, ear);
+            self.send(socket, &Up::Ping { time: ear.now.mono * 2, read: self.beat }, ear);
         }
     }
 
@@ -370,6 +373,7 @@ impl Client {
     }
 
     fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<(), Violation> {
+        self.beat = Some(heartbeat.now);
         if let (Some(barrier), Some(echo)) = (self.barrier, heartbeat.echo)
             && echo >= barrier
         {

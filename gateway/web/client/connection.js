@@ -80,6 +80,8 @@ export class Connection {
   #session = 0; #attempt = 0; #openedAt = 0; #heardAt = 0; #wasLive = false; #staleAt = 0;
   #failures = 0; #fellBackAt = 0;
   #pingedAt = -Infinity; #probedAt = /** @type {number|null} */ (null); #seen = { mono: 0, wall: 0 };
+  /** The server's time of the newest heartbeat that this link brought, and of the one that was told last. */
+  #beat = /** @type {number|undefined} */ (undefined); #told = Infinity;
   #retryMs = 0; #askingTime = false;
   #timers = { tick: null, retry: null, reopen: null };
   /** Of streams that ended, by their address. */ #cursors = new Map();
@@ -172,6 +174,7 @@ export class Connection {
     this.#probedAt = null;
     this.#staleAt = 0;
     this.liveness.reset();
+    [this.#beat, this.#told] = [undefined, Infinity];
     this.env.clearTimeout(this.#timers.retry);
     this.env.clearTimeout(this.#timers.reopen);
     this.#owner.down();
@@ -294,8 +297,10 @@ export class Connection {
     if (message.t === 'hb') {
       if (!this.twoWay) this.liveness.heard(message.now);
       else if (message.echo !== undefined) this.liveness.echo(message.echo, message.now);
-      // A hidden tab's timers are throttled, its messages are not.
-      else if (this.#isPingDue) this.#ping();
+      this.#beat = message.now;
+      // A hidden tab's timers are throttled, its messages are not. And whoever was far behind says at once that it is no more:
+      // it may be sent no prices until then.
+      if (this.twoWay && ((message.echo === undefined && this.#isPingDue) || this.#beat - this.#told > 2 * this.liveness.interval)) this.#ping();
     }
     this.#owner.message(message, bytes);
     if (message.t === 'welcome' && this.twoWay) {
@@ -332,7 +337,8 @@ export class Connection {
     this.#pingedAt = this.env.mono();
     const time = this.liveness.ping();
     this.#owner.pinged(time);
-    this.send({ t: 'ping', time });
+    this.#told = this.#beat ?? Infinity;
+    this.send({ t: 'ping', time, ...(this.#beat !== undefined && { now: this.#beat }) });
   }
 
   /** The computer slept, the page was hidden, the network came back: is anyone still there? */

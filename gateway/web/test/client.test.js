@@ -94,6 +94,41 @@ test('a silent link is stale within 2.5 heartbeats and replaced at once; the old
   assert.deepEqual(again.from, { m1: [1, 1] }, 'it came back with its position');
 });
 
+test('pings say what was read, at once after being far behind, and prices go on', async () => {
+  const s = setup();
+  const sub = s.client.market('m1');
+  s.client.connect();
+  await run(s, 3000);
+  const pings = () => s.gateway.log.filter((m) => m.t === 'ping');
+  assert.equal(pings()[0].now, undefined, 'nothing was read yet');
+  const last = () => pings().at(-1);
+  assert.ok(last().time - last().now < 1200, 'the newest heartbeat');
+  // What it is sent waits in buffers: of the pings that it goes on to send only what it has read is told.
+  const socket = socketOf(s.gateway);
+  const waiting = [];
+  const { onmessage } = socket;
+  socket.onmessage = (event) => waiting.push(event);
+  const stopped = s.time.now();
+  await run(s, 1400);
+  assert.ok(last().time > stopped && last().now <= stopped, 'it can name only what it has read');
+  socket.read -= 6000; // So long ago, for the gateway.
+  s.market.change();
+  s.gateway.flush();
+  assert.ok(!waiting.some(({ data }) => JSON.parse(data).t === 'delta'), 'prices pause');
+  const sent = pings().length;
+  const late = { t: 'hb', now: s.time.now() + 3000, behind: 1, dg: s.gateway.digest(socket) };
+  for (const event of waiting) onmessage(event);
+  onmessage({ data: JSON.stringify(late) });
+  socket.onmessage = onmessage;
+  await run(s, 100);
+  assert.ok(pings().length > sent && last().now === late.now, 'it says at once that it has caught up');
+  for (let i = 0; i < 40 && sub.position[1] < s.market.newest.s; i++) {
+    s.gateway.flush();
+    await run(s, 100);
+  }
+  assert.equal(sub.position[1], s.market.newest.s);
+});
+
 test('nothing is tradable on a new link before the gateway said where the market stands', async () => {
   const s = setup();
   const sub = s.client.market('m1');

@@ -225,6 +225,7 @@ export class Gateway {
     if (this.refuse) return this.drop(socket, 1006);
     socket.readyState = 1;
     socket.cursors = new Map();
+    socket.read = this.time.now();
     this.sessions.add(socket);
     socket.onopen?.({});
     if (!this.muted) this.send(socket, { t: 'welcome', v: 1, conn: 'c', hb: this.heartbeat, now: this.time.now(), limits: {} });
@@ -247,7 +248,10 @@ export class Gateway {
   heard(socket, message) {
     if (!this.sessions.has(socket)) return;
     this.log.push(message);
-    if (message.t === 'ping') this.beat(socket, message.time);
+    if (message.t === 'ping') {
+      socket.read = message.now ?? socket.read;
+      this.beat(socket, message.time);
+    }
     if (message.t === 'unsub') for (const m of message.markets ?? []) socket.cursors.delete(`${m}|${message.w}`);
     if (message.t === 'snapshot') {
       const market = this.markets.get(message.m);
@@ -279,6 +283,8 @@ export class Gateway {
   flush(stopped = null) {
     for (const socket of this.sessions) {
       if (stopped) this.send(socket, { t: 'stop', m: stopped.id, e: stopped.stop[0], s: stopped.stop[1], why: 'suspended' });
+      // Who has not said that it reads is told nothing but stops and heartbeats.
+      if (this.time.now() - socket.read > 5 * this.heartbeat) continue;
       for (const [key, from] of socket.cursors) {
         const [id, view] = key.split('|');
         const market = this.markets.get(id);

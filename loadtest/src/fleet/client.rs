@@ -74,6 +74,8 @@ pub(super) struct Client {
     is_told: bool,
     /// The newest ping that was echoed, ms of the fleet's clock.
     echo: i64,
+    /// When the newest heartbeat that it has read was sent, by the gateway's clock.
+    beat: Option<i64>,
     /// When the newest change that it has was due, µs since 1970.
     due: i64,
     /// The judge's number of its last message.
@@ -116,6 +118,7 @@ impl Client {
             heard: Duration::ZERO,
             is_told: false,
             echo: 0,
+            beat: None,
             due: 0,
             last: 0,
         })
@@ -132,7 +135,7 @@ impl Client {
         self.stream = dialled(plan, number, registry)?;
         self.held.iter_mut().for_each(|held| (held.in_gap, held.awaited) = (false, true));
         self.out = asked(plan, &self.held, judge);
-        self.rest = Vec::new();
+        (self.rest, self.beat) = (Vec::new(), None);
         (self.state, self.begun) = (State::Upgrading, Instant::now());
         (self.is_ready, self.is_back, self.missing) = (false, true, self.held.len());
         Ok(())
@@ -192,7 +195,7 @@ impl Client {
         if self.state != State::Open || !self.out.is_empty() || plan.transport == Transport::Sse {
             return Step::Nothing;
         }
-        self.say(plan, &Up::Ping { time })
+        self.say(plan, &Up::Ping { time, read: self.beat })
     }
 
     fn close(&mut self) -> Step {
@@ -338,6 +341,7 @@ impl Client {
 
     fn handle(&mut self, frame: &[u8], payload: &[u8], now: i64, judge: &mut Judge, totals: &mut Totals) {
         if let Some(heartbeat) = judge.heartbeat(payload) {
+            self.beat = Some(heartbeat.now);
             self.echo = heartbeat.echo.map_or(self.echo, |echo| echo.max(self.echo));
             let share = |held: &Held| mix(judge.digest_key(held.place), held.at.seq);
             let known = self.held.iter().filter(|held| !held.awaited);

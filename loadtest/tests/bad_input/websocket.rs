@@ -226,7 +226,7 @@ impl Client {
 
     /// Whether the connection goes on.
     async fn answers(&self, socket: &mut Socket) -> bool {
-        let ping = self.codec.encode(&tictac_proto::wire::Up::Ping { time: 77 });
+        let ping = self.codec.encode(&tictac_proto::wire::Up::Ping { time: 77, read: None });
         let first = if self.codec == JSON { TEXT } else { BINARY };
         socket.send(&frame(first, &ping, true)).await;
         loop {

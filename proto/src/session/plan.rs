@@ -50,7 +50,7 @@ impl Session {
             let Some(stop) = &self.subscriptions[*id].stop else { continue };
             self.plan.push((Piece::Stop(*id as u32), stop.len() as u32));
         }
-        for frame in self.orphans.iter().take(MAX_PIECES) {
+        for frame in self.orphans.iter().flat_map(|orphans| orphans.iter()).take(MAX_PIECES) {
             self.plan.push((Piece::Orphan, frame.len() as u32));
         }
         for frame in self.control.iter().take(MAX_PIECES) {
@@ -66,7 +66,7 @@ impl Session {
         if !self.is_paused(now) {
             self.plan_subscriptions(runs, now, size);
         }
-        let mut orphans = self.orphans.iter();
+        let mut orphans = self.orphans();
         let mut controls = self.control.iter();
         let mut slices = SmallVec::new();
         for (piece, len) in &self.plan {
@@ -154,6 +154,7 @@ impl Session {
     /// `written` bytes of the last plan went out. What was not begun stays as it was and is planned anew, from then
     /// newer state.
     pub fn wrote(&mut self, runs: &(impl Runs + ?Sized), mut written: usize, now: i64) {
+        let mut end = self.counters.bytes;
         self.counters.bytes += written as u64;
         let plan = std::mem::take(&mut self.plan);
         for (piece, len) in &plan {
@@ -162,6 +163,7 @@ impl Session {
             }
             let took = written.min(*len as usize);
             written -= took;
+            end += u64::from(*len);
             match *piece {
                 Piece::Partial => self.partial = self.partial.slice(took..),
                 Piece::Stop(id) => {
@@ -174,14 +176,16 @@ impl Session {
                 Piece::Heartbeat => {
                     self.heartbeat_due = false;
                     self.echo = None;
+                    self.unseen.sent(now, end);
                     if let Some(frame) = self.heartbeat.take() {
                         self.keep_rest(&frame, took);
                     }
                 }
                 Piece::Orphan => {
-                    if let Some(frame) = self.orphans.pop_front() {
+                    if let Some(frame) = self.orphans.as_mut().and_then(|orphans| orphans.pop_front()) {
                         self.keep_rest(&frame, took);
                     }
+                    self.orphans.take_if(|orphans| orphans.is_empty());
                 }
                 Piece::Control => {
                     if let Some(frame) = self.control.pop_front() {

@@ -138,7 +138,7 @@ pub enum Up {
     Sub(Subscribe),
     Unsub { id: i64, scope: Scope, view: View },
     Snapshot { market: MarketId, view: View },
-    Ping { time: i64 },
+    Ping { time: i64, read: Option<i64> },
 }
 
 fn id_text(node: &Node<'_>, at: &str) -> Result<Arc<str>, DecodeError> {
@@ -228,7 +228,10 @@ impl Up {
             MessageType::Snapshot => {
                 Self::Snapshot { market: id_text(node.need(Key::Market)?, "m")?, view: view(node)? }
             }
-            MessageType::Ping => Self::Ping { time: node.need(Key::Time)?.int("time")? },
+            MessageType::Ping => Self::Ping {
+                time: node.need(Key::Time)?.int("time")?,
+                read: node.get(Key::Now).map(|v| v.int("now")).transpose()?,
+            },
             other => return Err(DecodeError::new("t", format!("`{}` goes down, not up", other.name()))),
         })
     }
@@ -335,10 +338,14 @@ impl Message for Up {
                 w.key(Key::View);
                 w.int(view.code());
             }
-            Self::Ping { time } => {
-                start(w, MessageType::Ping, 1);
+            Self::Ping { time, read } => {
+                start(w, MessageType::Ping, 1 + usize::from(read.is_some()));
                 w.key(Key::Time);
                 w.int(*time);
+                if let Some(read) = read {
+                    w.key(Key::Now);
+                    w.int(*read);
+                }
             }
         }
         w.end_map();

@@ -291,7 +291,7 @@ pub(crate) fn up() -> impl Strategy<Value = Up> {
         )),
         (int(), scope(), view()).prop_map(|(id, scope, view)| Up::Unsub { id, scope, view }),
         (id(), view()).prop_map(|(market, view)| Up::Snapshot { market, view }),
-        int().prop_map(|time| Up::Ping { time }),
+        (int(), option::of(int())).prop_map(|(time, read)| Up::Ping { time, read }),
     ]
 }
 
