@@ -1,13 +1,13 @@
 //! The floor: the least program that could do a gateway's job. It takes the upgrade, then keeps bare sockets and writes
 //! everything that is due to each of them in one send, from one buffer, on one thread. Frames have the length of a
-//! gateway's. Whatever a gateway costs beyond this is its own.
+//! gateway's, and pings are answered, all with the same bytes. Whatever a gateway costs beyond this is its own.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -21,6 +21,8 @@ const BEGINNING: &[u8] = b"{\"t\":\"floor\",\"due\":";
 const DIGITS: usize = 16;
 /// What may be unsent; more is a floor that does not keep up, whose figures mean nothing.
 const MAX_UNSENT: usize = 256 << 20;
+/// Bytes of the message that answers a ping.
+const HEARTBEAT: usize = 70;
 /// How often sockets are looked at, whether anything is due or not.
 const IDLE: Duration = Duration::from_millis(1);
 
@@ -56,6 +58,15 @@ struct Client {
     head: Vec<u8>,
     /// How far it was sent what is unsent.
     sent: usize,
+    /// It said something, which can only be a ping, and is to be answered.
+    pinged: bool,
+}
+
+/// What answers a ping, as long as a heartbeat: a control frame, which clients pass over.
+fn answer() -> [u8; HEARTBEAT + 2] {
+    let mut frame = [b' '; HEARTBEAT + 2];
+    [frame[0], frame[1]] = [0x8A, HEARTBEAT as u8];
+    frame
 }
 
 /// Serves until it is told to quit.
@@ -91,7 +102,7 @@ pub fn serve(address: SocketAddr, length: usize, orders: &Orders) -> anyhow::Res
             }
         }
         let all_sent = send(&mut clients, &mut unsent);
-        anyhow::ensure!(unsent.len() <= MAX_UNSENT, "the floor does not keep up with this rate");
+        ensure!(unsent.len() <= MAX_UNSENT, "the floor does not keep up with this rate");
         let mut wait = IDLE;
         if let Some(going) = &pulse {
             match going.next_due() {
@@ -154,7 +165,7 @@ fn look(
                 let token = Token(clients.len());
                 stream.set_nodelay(true)?;
                 poll.registry().register(&mut stream, token, Interest::READABLE)?;
-                clients.push(Some(Client { stream, open: false, head: Vec::new(), sent: 0 }));
+                clients.push(Some(Client { stream, open: false, head: Vec::new(), sent: 0, pinged: false }));
             }
             continue;
         }
@@ -163,7 +174,7 @@ fn look(
         while let Some(client) = slot {
             match client.stream.read(&mut buffer) {
                 Ok(0) => *slot = None,
-                Ok(_) if client.open => {}
+                Ok(_) if client.open => client.pinged = true,
                 Ok(count) => {
                     client.head.extend_from_slice(&buffer[..count]);
                     if client.head.ends_with(b"\r\n\r\n") {
@@ -171,7 +182,20 @@ fn look(
                         upgrade(client)?;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Not into a frame that is half sent.
+                    if client.pinged && (client.sent == 0 || client.sent == unsent) {
+                        client.pinged = match client.stream.write(&answer()) {
+                            Ok(count) => {
+                                ensure!(count == answer().len(), "the floor's buffers are full");
+                                false
+                            }
+                            // Answered when it says something again.
+                            Err(_) => true,
+                        };
+                    }
+                    break;
+                }
                 Err(_) => *slot = None,
             }
         }
@@ -201,6 +225,11 @@ fn upgrade(client: &mut Client) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::fleet::frames::{Cut, cut};
+
+    #[test]
+    fn pings_are_answered_by_what_clients_pass_over() {
+        assert!(matches!(cut(&answer()), Cut::Control(10, _, length) if length == answer().len()));
+    }
 
     #[test]
     fn a_frame_has_its_length_and_says_when_it_was_due() {

@@ -20,6 +20,7 @@ pub mod floor;
 pub mod follow;
 pub mod guards;
 pub mod load;
+pub mod logged;
 pub mod orders;
 pub mod progress;
 pub mod published;

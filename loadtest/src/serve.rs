@@ -2,19 +2,17 @@
 //! log, so that no Redis is measured, or the whole way from a PUBLISH to a Redis of its own.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use tictac_gateway::gateway::Gateway;
 use tictac_gateway::settings::Settings;
-use tictac_ingest::log::{LogReader, LogWriter, MemoryLog, MemorySettings};
-use tictac_ingest::service::{Ingest, Input, Settings as IngestSettings};
+use tictac_ingest::log::MemorySettings;
 use tictac_ingest::update::Update;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::logged::Logged;
 use crate::orders::{Order, Orders};
 use crate::published::Published;
 use crate::pulse::{self, Pulse, now_us};
@@ -31,31 +29,31 @@ const GAP: i64 = 1_000;
 /// Markets imaged in one message.
 const IMAGES: usize = 64;
 
-/// Serves until it is told to quit. What is told is published to the Redis of the settings, or handed to ingest directly where they
-/// name none.
+/// Serves until it is told to quit. What is told is published to the Redis of the settings, or written to the in-process log where
+/// they name none.
 ///
 /// # Errors
 /// If the gateway can't be started, or ingest or Redis is not there any more.
 pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let cancel = CancellationToken::new();
-    let (gateway, mut outlet, ingest) = if settings.redis.is_some() {
+    let (mut outlet, log) = if settings.redis.is_some() {
         let published = Published::start(&runtime, &settings, LOG.entries as u64, &cancel)?;
         let log = published.log();
-        let gateway = runtime.block_on(async { Gateway::start(settings, log) })?;
-        (gateway, Outlet::Redis(Box::new(published)), None)
+        (Outlet::Redis(Box::new(published)), log)
     } else {
-        let (gateway, ingest) = inside(&runtime, settings, &cancel)?;
-        let input = ingest.input().clone();
-        (gateway, Outlet::Ingest { input, source: pulse::SOURCE.into() }, Some(ingest))
+        let logged = Logged::start(&runtime, settings.shards, LOG, &cancel)?;
+        let log = logged.log();
+        (Outlet::Log(logged), log)
     };
+    let gateway = runtime.block_on(async { Gateway::start(settings, log) })?;
     println!("listening {}", gateway.address);
     loop {
         match orders.wait() {
             Order::Markets(count) => {
                 let images: Vec<Update> = (0..count).map(pulse::image).collect();
                 for some in images.chunks(IMAGES) {
-                    outlet.say(some.to_vec(), now_us())?;
+                    outlet.say(&runtime, some.to_vec(), now_us())?;
                 }
                 runtime.block_on(listed(&gateway.address.to_string(), count))?;
                 println!("ready {count}");
@@ -63,7 +61,8 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
             Order::Pulse { rate, seconds, markets, skew, stops, width } => {
                 let (time, begun) = (Duration::from_secs_f64(seconds), now_us());
                 let stops = (stops > 0.0).then(|| Stops { next: begun, gap: 1e6 / stops, is_open: true });
-                let count = outlet.pulse(Pulse::new(begun, rate, time, markets, skew), stops, width)?;
+                let count =
+                    outlet.pulse(&runtime, Pulse::new(begun, rate, time, markets, skew), stops, width)?;
                 println!("done {count}");
             }
             Order::Quit => break,
@@ -71,26 +70,7 @@ pub fn serve(settings: Settings, orders: &Orders) -> anyhow::Result<()> {
     }
     gateway.stop()?;
     cancel.cancel();
-    if let Some(ingest) = ingest {
-        runtime.block_on(ingest.finished());
-    }
     outlet.end(&runtime)
-}
-
-/// Ingest and the gateway over the in-process log.
-fn inside(
-    runtime: &Runtime,
-    settings: Settings,
-    cancel: &CancellationToken,
-) -> anyhow::Result<(Gateway, Ingest)> {
-    runtime.block_on(async {
-        let mut ingest = IngestSettings::new().context("metrics")?;
-        ingest.engine.log_capacity = LOG.entries as u64;
-        ingest.engine.shards = settings.shards;
-        let log = MemoryLog::new(LOG);
-        let (ingest, _) = Ingest::start(ingest, LogWriter::from(log.clone()), cancel.clone());
-        Ok((Gateway::start(settings, LogReader::from(log))?, ingest))
-    })
 }
 
 /// Until the gateway serves the last of so many markets, and so all: they come to it in order.
@@ -107,30 +87,33 @@ async fn listed(address: &str, count: usize) -> anyhow::Result<()> {
 
 /// Where what is due is told.
 enum Outlet {
-    Ingest { input: mpsc::Sender<Input>, source: Arc<str> },
+    Log(Logged),
     Redis(Box<Published>),
 }
 
 impl Outlet {
-    fn say(&mut self, updates: Vec<Update>, at: i64) -> anyhow::Result<()> {
+    fn say(&mut self, runtime: &Runtime, updates: Vec<Update>, at: i64) -> anyhow::Result<()> {
         match self {
-            Self::Ingest { input, source } => {
-                let message = Input::Updates { source: source.clone(), updates, at: at / 1_000 };
-                input.blocking_send(message).context("the engine has ended")
-            }
+            Self::Log(logged) => logged.say(runtime, updates, at / 1_000),
             Self::Redis(published) => published.say(&updates, at / 1_000),
         }
     }
 
     fn end(self, runtime: &Runtime) -> anyhow::Result<()> {
         match self {
-            Self::Ingest { .. } => Ok(()),
+            Self::Log(_) => Ok(()),
             Self::Redis(published) => published.end(runtime),
         }
     }
 
     /// Says what is due, when it is due, until there is no more; in the end the first market is open.
-    fn pulse(&mut self, mut pulse: Pulse, mut stops: Option<Stops>, width: usize) -> anyhow::Result<u64> {
+    fn pulse(
+        &mut self,
+        runtime: &Runtime,
+        mut pulse: Pulse,
+        mut stops: Option<Stops>,
+        width: usize,
+    ) -> anyhow::Result<u64> {
         let (mut due, mut earliest) = (VecDeque::new(), i64::MIN);
         while let Some(next) = pulse.next_due() {
             let next = next.max(earliest);
@@ -140,7 +123,7 @@ impl Outlet {
                 std::thread::sleep(Duration::from_micros(u64::try_from(next - now).unwrap_or(0)));
             }
             if let Some((update, at)) = stops.as_mut().and_then(|stops| stops.take_due(now_us())) {
-                self.say(vec![update], at)?;
+                self.say(runtime, vec![update], at)?;
             }
             if now_us() < earliest {
                 continue;
@@ -152,12 +135,12 @@ impl Outlet {
                 updates.push(pulse::change(market, at, pulse.count() + i as u64, width));
             }
             if let Some(first) = first {
-                self.say(updates, first)?;
+                self.say(runtime, updates, first)?;
                 earliest = now_us() + GAP;
             }
         }
         if stops.is_some_and(|stops| !stops.is_open) {
-            self.say(vec![pulse::open(0)], now_us())?;
+            self.say(runtime, vec![pulse::open(0)], now_us())?;
         }
         Ok(pulse.count())
     }

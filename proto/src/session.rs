@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use plan::Plan;
 use unseen::Unseen;
@@ -102,7 +103,8 @@ pub struct SessionCounters {
 #[derive(Debug)]
 pub struct Session {
     subscriptions: Slab<Subscription>,
-    dirty: VecDeque<usize>,
+    /// What to look at next, in this order; in place, as every delivery goes through it.
+    dirty: SmallVec<[u32; 4]>,
     /// Waiting for their conflation interval.
     later: Vec<usize>,
     stops: VecDeque<usize>,
@@ -132,7 +134,7 @@ impl Session {
     pub fn new(now: i64, pause_after: Option<i64>) -> Self {
         Self {
             subscriptions: Slab::new(),
-            dirty: VecDeque::new(),
+            dirty: SmallVec::new(),
             later: Vec::new(),
             stops: VecDeque::new(),
             orphans: None,
@@ -193,7 +195,7 @@ impl Session {
         if let (Some(key), Some(at)) = (subscription.digest_key, subscription.at) {
             self.digest = self.digest.wrapping_sub(mix(key, at.seq));
         }
-        self.dirty.retain(|s| *s != id);
+        self.dirty.retain(|s| *s as usize != id);
         self.later.retain(|s| *s != id);
         self.stops.retain(|s| *s != id);
         self.needs.retain(|n| n.subscription != id);
@@ -291,7 +293,7 @@ impl Session {
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         if !subscription.queued {
             subscription.queued = true;
-            self.dirty.push_back(id);
+            self.dirty.push(id as u32);
         }
     }
 
@@ -401,14 +403,21 @@ impl Session {
         self.later.iter().map(|id| self.subscriptions[*id].due).min()
     }
 
-    /// Reads a little of everything that planning will read, so that it is near by then. The value means nothing.
+    /// Reads a little of everything that notifying and planning will read, so that it is near by then. The value means nothing.
     #[must_use]
-    pub fn look_ahead(&self) -> usize {
-        let next = self.dirty.front().and_then(|id| self.subscriptions.get(*id));
-        let next = next.map_or(0, |s| s.run as usize + usize::from(s.awaiting) + s.due as usize);
+    pub fn look_ahead(&self, subscription: usize) -> usize {
+        let next = self.subscriptions.get(subscription).map_or(0, |s| {
+            let (at, cursor) = (s.at.map_or(0, |at| at.seq as usize), usize::from(s.cursor.is_some()));
+            at + cursor
+                + s.run as usize
+                + usize::from(s.queued)
+                + usize::from(s.base.is_some())
+                + s.due as usize
+        });
         let queues = self.partial.len() + self.stops.len() + self.orphans().len() + self.control.len();
         let rest = self.later.len() + self.needs.len() + self.plan.len() + usize::from(self.heartbeat_due);
-        next.wrapping_add(queues + rest).wrapping_add(self.heard as usize + self.counters.bytes as usize)
+        let heard = self.heard as usize + self.counters.bytes as usize + self.unseen.age(0) as usize;
+        next.wrapping_add(queues + rest + self.dirty.len()).wrapping_add(heard)
     }
 
     /// Bytes of a frame that was begun: they go out before anything else.

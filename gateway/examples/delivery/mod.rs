@@ -93,8 +93,9 @@ impl World {
                     other => panic!("nobody asks {other:?} here"),
                 }
             }
-            for id in core.take_dirty() {
-                while write(&mut core, id) > 0 {}
+            for due in core.take_dirty() {
+                core.tell_news(due);
+                while write(&mut core, due.session()) > 0 {}
             }
         }
         Self { core, runs, frame, seq: BEGIN.seq }
@@ -111,8 +112,9 @@ impl World {
             self.core.handle(ToCore::Frame { run, bytes, seq, urgent: false });
             let dirty = self.core.take_dirty();
             self.core.look_ahead(&dirty);
-            for id in dirty {
-                let wrote = write(&mut self.core, id);
+            for due in dirty {
+                self.core.tell_news(due);
+                let wrote = write(&mut self.core, due.session());
                 work.deliveries += 1;
                 work.bytes += wrote as u64;
             }

@@ -30,6 +30,25 @@ use scopes::Scopes;
 /// The core's number of a session.
 pub type SessionId = usize;
 
+/// A session that may have something to send, and the subscription whose run grew, where it is that: it is told of it
+/// right before it is written to, when it is near anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    session: u32,
+    /// `NO_NEWS` where it has something else to send.
+    subscription: u32,
+}
+
+const NO_NEWS: u32 = u32::MAX;
+
+impl Due {
+    /// The session.
+    #[must_use]
+    pub fn session(self) -> SessionId {
+        self.session as SessionId
+    }
+}
+
 /// What a session may have.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
@@ -298,18 +317,46 @@ impl Core {
         std::mem::take(&mut self.to_hub)
     }
 
-    /// Sessions that may have something to send since the last call, the readers of runs that grew included.
-    pub fn take_dirty(&mut self) -> Vec<SessionId> {
-        self.tell_readers();
-        self.take_touched()
+    /// Sessions that may have something to send since the last call, in their order, the readers of runs that grew included:
+    /// each is to be told with [`Core::tell_news`] before it is planned.
+    pub fn take_dirty(&mut self) -> Vec<Due> {
+        let touched = std::mem::take(&mut self.dirty);
+        let fresh = std::mem::take(&mut self.fresh);
+        let readers = fresh.iter().filter_map(|run| Some(self.locals.get(run)?.readers.len())).sum::<usize>();
+        let mut due = Vec::with_capacity(touched.len() + readers);
+        due.extend(touched.into_iter().map(|id| Due { session: id as u32, subscription: NO_NEWS }));
+        for run in fresh {
+            let Some(local) = self.locals.get_mut(&run) else { continue };
+            local.is_fresh = false;
+            due.extend(
+                local
+                    .readers
+                    .iter()
+                    .map(|(session, subscription)| Due { session: *session, subscription: *subscription }),
+            );
+        }
+        due.sort_unstable();
+        due.dedup();
+        due
     }
 
     /// The same, without those whose runs grew: they are told with the next [`Core::take_dirty`].
-    pub fn take_touched(&mut self) -> Vec<SessionId> {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
-        dirty
+    pub fn take_touched(&mut self) -> Vec<Due> {
+        let touched = std::mem::take(&mut self.dirty);
+        let mut due: Vec<Due> =
+            touched.into_iter().map(|id| Due { session: id as u32, subscription: NO_NEWS }).collect();
+        due.sort_unstable();
+        due.dedup();
+        due
+    }
+
+    /// Tells a session that the run of a subscription grew, where that is why it is due.
+    pub fn tell_news(&mut self, due: Due) {
+        if due.subscription != NO_NEWS
+            && let Some(client) = self.clients.get_mut(due.session())
+        {
+            client.session.notify(due.subscription as usize);
+        }
     }
 
     /// Whether [`Core::take_dirty`] has anybody.
@@ -420,9 +467,12 @@ impl Core {
 
     /// Looks at what [`Core::output`] will need, of sessions that come next: each is far apart in memory, and what several
     /// wait for is waited for once.
-    pub fn look_ahead(&self, ids: &[SessionId]) {
-        for client in ids.iter().filter_map(|id| self.clients.get(*id)) {
-            std::hint::black_box(client.session.look_ahead());
+    pub fn look_ahead(&self, next: &[Due]) {
+        for due in next {
+            if let Some(client) = self.clients.get(due.session()) {
+                let near = client.session.look_ahead(due.subscription as usize);
+                std::hint::black_box((near, client.wire));
+            }
         }
     }
 

@@ -107,18 +107,6 @@ impl Core {
         }
     }
 
-    /// Tells the readers of runs that grew since the last call.
-    pub(super) fn tell_readers(&mut self) {
-        for run in std::mem::take(&mut self.fresh) {
-            let Some(local) = self.locals.get_mut(&run) else { continue };
-            local.is_fresh = false;
-            for (session, subscription) in local.readers() {
-                self.clients[session].session.notify(subscription);
-                self.dirty.push(session);
-            }
-        }
-    }
-
     pub(super) fn close_local(&mut self, run: RunId) {
         if let Some(local) = self.locals.remove(&run) {
             self.runs.remove(&local.key);

@@ -1,20 +1,83 @@
 //! What a worker keeps of a connection, apart from its session: side by side in the order of sessions, since a pass
 //! goes over all of them in that order.
 
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::core::SessionId;
 use crate::limits::{Pace, Place};
 
-/// A client's socket, and how its task is woken.
+/// A client's socket, and how its task is woken. What the task waits for is polled for here, with no futures to keep for each.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) stream: TcpStream,
-    pub(super) wake: Notify,
+    woken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What a connection's task waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Something can be read, or its end.
+    Readable,
+    /// The socket has room.
+    Writable,
+    /// The state of the connection changed.
+    Woken,
+    /// The socket can't be waited for: the runtime ends.
+    Over,
+}
+
+impl Line {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, woken: Cell::new(false), waker: RefCell::new(None) }
+    }
+
+    fn wake(&self) {
+        self.woken.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits, for room only where it is `blocked`.
+    pub(super) fn next(&self, blocked: bool) -> impl Future<Output = Event> {
+        poll_fn(move |context| {
+            if self.woken.take() {
+                return Poll::Ready(Event::Woken);
+            }
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
+            }
+            if let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
+                return Poll::Ready(ready.map_or(Event::Over, |()| Event::Readable));
+            }
+            if blocked && self.stream.poll_write_ready(context).is_ready() {
+                return Poll::Ready(Event::Writable);
+            }
+            Poll::Pending
+        })
+    }
+}
+
+/// Writes to a socket without asking the runtime whether it has room, which is elsewhere in memory and hardly ever says no.
+/// Where it has none, the runtime learns of it, so that its room can be waited for.
+pub(super) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL) {
+        Err(Errno::AGAIN) => stream.try_write(bytes),
+        other => Ok(other?),
+    }
 }
 
 /// Where a session's output goes.
@@ -49,7 +112,7 @@ impl Conn {
     /// Wakes the connection's task.
     pub(super) fn wake(&self) {
         match &self.sink {
-            Sink::Socket(line) => line.wake.notify_one(),
+            Sink::Socket(line) => line.wake(),
             Sink::Tap(wake) => wake.notify_one(),
         }
     }
@@ -82,6 +145,16 @@ impl Conns {
         }
         if self.0.len() * 4 < self.0.capacity() {
             self.0.shrink_to(self.0.len() * 2);
+        }
+    }
+
+    /// Reads a little of everything that writing to these will read, so that it is near by then.
+    pub(super) fn look_ahead(&self, ids: impl Iterator<Item = SessionId>) {
+        for conn in ids.filter_map(|id| self.get(id)) {
+            if let Sink::Socket(line) = &conn.sink {
+                let flags = u64::from(conn.blocked) + u64::from(conn.close_by.is_some());
+                std::hint::black_box((line.stream.as_raw_fd(), flags, conn.scheduled, conn.next_beat));
+            }
         }
     }
 

@@ -29,7 +29,7 @@ pub use tap::Tap;
 
 use conn::{Conn, Conns, Sink};
 
-use crate::core::{Core, SessionId};
+use crate::core::{Core, Due, SessionId};
 use crate::feed::HubInput;
 use crate::hub::Now;
 use crate::limits::{Limits, Pace, Place};
@@ -174,11 +174,18 @@ impl Worker {
     }
 
     /// Writes what they have to each; `between` is called now and then.
-    fn flush_all(&mut self, ids: &[SessionId], mut between: impl FnMut(&mut Self)) {
-        for some in ids.chunks(AHEAD) {
+    fn flush_all(&mut self, all: &[Due], mut between: impl FnMut(&mut Self)) {
+        let mut rest = all.iter().skip(1);
+        for some in all.chunks(AHEAD) {
             self.core.look_ahead(some);
-            for id in some {
-                self.flush(*id);
+            self.conns.look_ahead(some.iter().map(|due| due.session()));
+            let now = self.clock.mono();
+            for due in some {
+                self.core.tell_news(*due);
+                // It has all its news.
+                if rest.next().is_none_or(|next| next.session() != due.session()) {
+                    self.flush_at(due.session(), now);
+                }
             }
             between(self);
         }
@@ -186,7 +193,10 @@ impl Worker {
     }
 
     fn flush(&mut self, id: SessionId) {
-        let now = self.clock.mono();
+        self.flush_at(id, self.clock.mono());
+    }
+
+    fn flush_at(&mut self, id: SessionId, now: i64) {
         self.finish_closing(id, now);
         let Some(conn) = self.conns.get_mut(id) else { return };
         let Sink::Socket(line) = &conn.sink else {
@@ -251,11 +261,11 @@ impl Worker {
             let tried = match &chunks[..] {
                 _ if total == 0 => return Flushed::Idle,
                 // A plain send costs the kernel less.
-                [one] => stream.try_write(one),
+                [one] => conn::send(stream, one),
                 few if total <= SCRATCH => {
                     scratch.clear();
                     few.iter().for_each(|chunk| scratch.extend_from_slice(chunk));
-                    stream.try_write(scratch)
+                    conn::send(stream, scratch)
                 }
                 more => {
                     let slices: SmallVec<[IoSlice<'_>; 8]> = more.iter().map(|c| IoSlice::new(c)).collect();

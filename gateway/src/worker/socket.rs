@@ -11,10 +11,9 @@ use bytes::Bytes;
 use socket2::SockRef;
 use tictac_proto::wire::Up;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::conn::{Line, Sink};
+use super::conn::{Event, Line, Sink};
 use super::{Shared, Worker};
 use crate::core::SessionId;
 use crate::limits::Place;
@@ -79,11 +78,9 @@ pub(super) async fn serve(shared: Shared, arrival: Box<SocketArrival>) {
                 _ => break,
             }
         };
-        tokio::select! {
-            ready = line.stream.readable() => {
-                goes_on = ready.is_ok() && talk.read(&mut shared.borrow_mut());
-            }
-            _ = line.stream.writable(), if blocked => {
+        match line.next(blocked).await {
+            Event::Readable => goes_on = talk.read(&mut shared.borrow_mut()),
+            Event::Writable => {
                 let mut worker = shared.borrow_mut();
                 if let Some(conn) = worker.conns.get_mut(id) {
                     (conn.blocked_since, conn.blocked) = (None, false);
@@ -91,7 +88,8 @@ pub(super) async fn serve(shared: Shared, arrival: Box<SocketArrival>) {
                 worker.flush(id);
                 worker.ask();
             }
-            () = line.wake.notified() => {}
+            Event::Woken => {}
+            Event::Over => break,
         }
     }
     let said_bye = shared.borrow().conns.get(id).is_some_and(|conn| conn.said_bye);
@@ -105,7 +103,7 @@ pub(super) async fn serve(shared: Shared, arrival: Box<SocketArrival>) {
 /// Makes the session, and answers what came with the request; whether it goes on.
 fn begin(worker: &mut Worker, arrival: SocketArrival) -> (Talk, bool) {
     let SocketArrival { stream, read, head, asked, place } = arrival;
-    let line = Rc::new(Line { stream, wake: Notify::new() });
+    let line = Rc::new(Line::new(stream));
     let wire = match &asked {
         Asked::WebSocket { wire, .. } => *wire,
         Asked::Stream(_) => Wire::Sse,

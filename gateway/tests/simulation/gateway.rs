@@ -400,7 +400,9 @@ impl Gateway {
                 let due = slot.outbox.back().map_or(due, |o| due.max(o.0));
                 slot.outbox.push_back((due, ask));
             }
-            let _ = slot.core.take_dirty();
+            for due in slot.core.take_dirty() {
+                slot.core.tell_news(due);
+            }
             for ((at, session), socket) in &mut self.sockets {
                 if *at == core {
                     write(&mut slot.core, *session, socket, &slot.stops, now, dice, cover);

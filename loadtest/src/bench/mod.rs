@@ -44,7 +44,7 @@ fn plan(server: &Server, who: Who, case: &Case) -> Plan {
         markets: if floor { vec![Vec::new(); case.clients] } else { case.follows() },
         paces: Vec::new(),
         ramp: RAMP,
-        ping_every: (!floor).then_some(Duration::from_secs(1)),
+        ping_every: Some(Duration::from_secs(1)),
         silence: None,
         floor,
     }

@@ -16,9 +16,6 @@ const MAX_PIECES: usize = 64;
 /// Frames that are not merged for a client that is told as fast as it reads.
 const FEW: u64 = 4;
 
-/// Room for control frames that is kept while none waits.
-const KEPT: usize = 4;
-
 /// What goes out, and of how many bytes it is.
 pub(super) type Plan = SmallVec<[(Piece, u32); 4]>;
 
@@ -104,20 +101,23 @@ impl Session {
         self.later.retain(|id| {
             let ready = ready(id);
             if ready {
-                dirty.push_back(*id);
+                dirty.push(*id as u32);
             }
             !ready
         });
-        for _ in 0..self.dirty.len() {
+        // What is served goes behind what could not be looked at yet.
+        let (mut looked, mut served) = (0, SmallVec::<[u32; 4]>::new());
+        for id in &self.dirty {
             if size >= MAX_WRITE || self.plan.len() >= MAX_PIECES {
                 break;
             }
-            let Some(id) = self.dirty.pop_front() else { break };
+            looked += 1;
+            let id = *id as usize;
             let s = &mut self.subscriptions[id];
             if let Some(base) = &s.base {
                 size += base.frame.len();
                 self.plan.push((Piece::Base(id as u32), base.frame.len() as u32));
-                self.dirty.push_back(id);
+                served.push(id as u32);
                 continue;
             }
             let run = runs.run(s.run as usize);
@@ -134,7 +134,7 @@ impl Session {
                     let len = run.bytes(cursor, MAX_WRITE - size.min(MAX_WRITE)).len();
                     size += len;
                     self.plan.push((Piece::Frames(id as u32), len as u32));
-                    self.dirty.push_back(id);
+                    served.push(id as u32);
                 }
                 Pending::Frames(_) | Pending::Lapsed => {
                     if let Pending::Frames(n) = pending {
@@ -149,6 +149,8 @@ impl Session {
                 }
             }
         }
+        self.dirty.drain(..looked);
+        self.dirty.append(&mut served);
     }
 
     /// `written` bytes of the last plan went out. What was not begun stays as it was and is planned anew, from then
@@ -214,13 +216,13 @@ impl Session {
                 }
             }
         }
+        self.forget_served(runs);
         // A client that is not talked to keeps no room.
-        if self.control.is_empty() && self.control.capacity() > KEPT {
+        if self.control.is_empty() && self.control.capacity() > 0 {
             self.control = VecDeque::new();
         }
-        self.forget_served(runs);
-        if self.dirty.is_empty() && self.dirty.capacity() > KEPT {
-            self.dirty = VecDeque::new();
+        if self.dirty.is_empty() && self.dirty.spilled() {
+            self.dirty = SmallVec::new();
         }
     }
 
@@ -232,7 +234,7 @@ impl Session {
     fn forget_served(&mut self, runs: &(impl Runs + ?Sized)) {
         let subscriptions = &mut self.subscriptions;
         self.dirty.retain(|id| {
-            let s = &mut subscriptions[*id];
+            let s = &mut subscriptions[*id as usize];
             let served = s.base.is_none()
                 && s.cursor.is_some_and(|c| runs.run(s.run as usize).pending(c) == Pending::None);
             s.queued = !served;

@@ -76,6 +76,22 @@ mod tests {
         assert_eq!(unseen.age(400), 0);
     }
 
+    #[test]
+    fn more_than_may_be_unseen_pauses_prices_of_two_way_sessions() {
+        for (pause_after, pauses) in [(Some(2_500), true), (None, false)] {
+            let mut session = crate::session::Session::new(0, pause_after);
+            session.counters.bytes = MAX_UNSEEN;
+            session.unseen.sent(10, MAX_UNSEEN);
+            assert!(!session.is_paused(10));
+            session.counters.bytes += 1;
+            assert_eq!(session.is_paused(10), pauses);
+            session.ping(1, Some(9), 11);
+            assert_eq!(session.is_paused(11), pauses, "that heartbeat was older");
+            session.ping(2, Some(10), 12);
+            assert!(!session.is_paused(12), "it has read all but a byte");
+        }
+    }
+
     proptest! {
         /// Whatever order things come in, it never says less than what is really unread.
         #[test]
