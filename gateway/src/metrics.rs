@@ -96,7 +96,11 @@ impl Metrics {
         let opened = counters(r, "tictac_sessions_opened_total", "Sessions opened.", "wire");
         Self {
             sessions: Wire::ALL.map(|w| sessions.with_label_values(&[w.label()])),
-            paused: gauge(r, "tictac_sessions_paused", "Sessions too silent or too slow to be sent prices."),
+            paused: gauge(
+                r,
+                "tictac_sessions_paused",
+                "Sessions whose prices pause: silent, or not reading what they were sent.",
+            ),
             opened: Wire::ALL.map(|w| opened.with_label_values(&[w.label()])),
             closed: counters(r, "tictac_sessions_closed_total", "Sessions closed, by close code.", "code"),
             bytes: counter(r, "tictac_sent_bytes_total", "Bytes written to clients."),

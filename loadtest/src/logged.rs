@@ -1,4 +1,5 @@
-//! A source that writes the in-process log itself, so that what is measured is the gateway and nothing before it.
+//! A source that writes the in-process log itself, so that what is measured is the gateway and nothing before it. The catalogue is
+//! told of markets as they come, and of nothing else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -85,7 +86,13 @@ impl Logged {
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
-                    _ = every.tick() => if alive.lock().await.alive().await.is_err() { break },
+                    _ = every.tick() => {
+                        if let Err(error) = alive.lock().await.alive().await {
+                            // What is measured from here on would be a feed that is stale.
+                            eprintln!("✗ the log refused an alive: {error:#}");
+                            std::process::exit(1);
+                        }
+                    }
                     () = cancel.cancelled() => break,
                 }
             }

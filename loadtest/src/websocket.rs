@@ -23,6 +23,10 @@ pub struct WsClient {
     last_ping: Instant,
     /// When the newest heartbeat that it read was sent, by the gateway's clock.
     beat: Option<i64>,
+    /// The one that its last ping named.
+    told: Option<i64>,
+    /// The gateway's heartbeat interval, ms.
+    interval: i64,
     next_id: i64,
     /// What it holds.
     pub followed: Followed,
@@ -53,6 +57,8 @@ impl WsClient {
             started: now,
             last_ping: now,
             beat: None,
+            told: None,
+            interval: 1_000,
             next_id: 0,
             followed,
             closed: None,
@@ -145,8 +151,16 @@ impl WsClient {
                 None => return Ok(None),
             };
             let down = Down::read(&self.codec.decode(&bytes)?)?;
-            if let Down::Hb(heartbeat) = &down {
-                self.beat = Some(heartbeat.now);
+            match &down {
+                Down::Welcome(welcome) => self.interval = i64::try_from(welcome.heartbeat)?,
+                Down::Hb(heartbeat) => {
+                    self.beat = Some(heartbeat.now);
+                    // It was far behind, and is no more.
+                    if heartbeat.now - *self.told.get_or_insert(heartbeat.now) > 2 * self.interval {
+                        self.ping().await?;
+                    }
+                }
+                _ => {}
             }
             for answer in self.followed.handle(&down) {
                 self.send(&answer).await?;
@@ -161,6 +175,7 @@ impl WsClient {
     /// If the connection is gone.
     pub async fn ping(&mut self) -> anyhow::Result<()> {
         self.last_ping = Instant::now();
+        self.told = self.beat;
         let time = self.started.elapsed().as_millis() as i64;
         self.send(&Up::Ping { time, read: self.beat }).await
     }

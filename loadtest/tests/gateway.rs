@@ -230,20 +230,48 @@ async fn who_pings_and_reads_nothing_is_sent_no_more_prices() {
     assert_eq!(all, size as u64, "nobody else waits");
     drop(healthy);
     // Now it reads what waited, says so, and is told the rest in one.
-    let mut last = None;
+    let (mut last, mut echoes) = (None, 0);
     while slow.followed.position("1.1", View::All) != Some(newest) {
         assert!(begun.elapsed() < SOON + SOON, "it catches up");
-        if let Some(Down::Delta(head, _)) = slow.step().await.unwrap() {
-            last = Some((head.prev, head.seq));
+        match slow.step().await.unwrap() {
+            Some(Down::Delta(head, _)) => last = Some((head.prev, head.seq)),
+            Some(Down::Hb(heartbeat)) => echoes += i64::from(heartbeat.echo.is_some()),
+            _ => {}
         }
     }
     let (prev, at) = last.unwrap();
     assert!(prev <= paused_at.seq + 1 && at == newest.seq, "{prev} to {at}, paused at {paused_at}");
+    assert!(echoes < size, "what it held was called fresh: {echoes} of {size} pings were echoed");
     assert_eq!(slow.followed.counts.gaps, 0);
     assert!(slow.followed.counts.deltas + 3 <= all, "{:?}", slow.followed.counts);
     let beats = slow.followed.counts.digests;
     slow.until(SOON, "a digest that agrees", |f| f.counts.digests > beats + 1).await.unwrap();
     assert_eq!((slow.followed.counts.digest_mismatches, gateway.metrics.paused.get()), (0, 0));
+    gateway.stop().unwrap();
+}
+
+#[tokio::test]
+async fn who_pings_and_never_reads_is_closed_as_slow() {
+    let log = memory();
+    let mut publisher = Publisher::new(log.clone()).await;
+    publisher.image("1.1", book("e1", "football")).await;
+    let (gateway, address) = start(log, &["--cores", "1", "--heartbeat-ms", "500", "--slow-ms", "1000"]);
+    let mut slow = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    let mut healthy = WsClient::connect(&address, Codec::Json, "").await.unwrap();
+    let (begun, slow_closed) = (Instant::now(), || gateway.metrics.closed.with_label_values(&["4290"]).get());
+    while slow_closed() == 0 {
+        assert!(begun.elapsed() < SOON, "it is closed");
+        slow.ping().await.unwrap();
+        healthy.ping().await.unwrap();
+        let beats = healthy.followed.counts.digests;
+        healthy.until(SOON, "a heartbeat", |f| f.counts.digests > beats).await.unwrap();
+    }
+    assert!(begun.elapsed() > Duration::from_millis(3_500), "not before five intervals and a second");
+    while slow.step().await.unwrap().is_some() {}
+    assert_eq!(slow.closed, Some(4290));
+    healthy.ping().await.unwrap();
+    let beats = healthy.followed.counts.digests;
+    healthy.until(SOON, "a heartbeat", |f| f.counts.digests > beats).await.unwrap();
     gateway.stop().unwrap();
 }
 

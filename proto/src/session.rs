@@ -337,13 +337,20 @@ impl Session {
         self.heard
     }
 
-    /// Whether prices are paused because the client is silent, or has not read what it was sent.
+    /// Whether the client said nothing for so long that its prices are paused.
+    #[must_use]
+    pub fn is_silent(&self, now: i64) -> bool {
+        self.pause_after != NEVER && now - self.heard > self.pause_after
+    }
+
+    /// Whether prices are paused because the client is silent, or has not read what it was sent. It gets no echo then, either:
+    /// what it holds is old.
     #[must_use]
     pub fn is_paused(&self, now: i64) -> bool {
-        self.pause_after != NEVER
-            && (now - self.heard > self.pause_after
-                || self.unseen.age(now) > 2 * self.pause_after
-                || self.unseen.bytes(self.counters.bytes) > MAX_UNSEEN)
+        self.is_silent(now)
+            || self.pause_after != NEVER
+                && (self.unseen.age(now) > 2 * self.pause_after
+                    || self.unseen.bytes(self.counters.bytes) > MAX_UNSEEN)
     }
 
     fn orphans(&self) -> impl ExactSizeIterator<Item = &Bytes> {
@@ -416,8 +423,8 @@ impl Session {
         });
         let queues = self.partial.len() + self.stops.len() + self.orphans().len() + self.control.len();
         let rest = self.later.len() + self.needs.len() + self.plan.len() + usize::from(self.heartbeat_due);
-        let heard = self.heard as usize + self.counters.bytes as usize + self.unseen.age(0) as usize;
-        next.wrapping_add(queues + rest + self.dirty.len()).wrapping_add(heard)
+        let heard = (self.heard ^ self.unseen.age(0)) as usize ^ self.counters.bytes as usize;
+        next.wrapping_add(queues + rest + self.dirty.len()) ^ heard
     }
 
     /// Bytes of a frame that was begun: they go out before anything else.

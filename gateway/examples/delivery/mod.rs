@@ -16,7 +16,7 @@ use tictac_proto::wire::{Conflate, FeedState, How, Resume, Scope, Subscribe, Up}
 
 /// As long as a change of one price in JSON.
 const FRAME: [u8; 150] = [b'x'; 150];
-const NOW: Now = Now { mono: 0, wall: 0 };
+const NOW: Now = Now { mono: 1_000, wall: 1_764_000_000_000 };
 /// Where every market stands in the beginning.
 const BEGIN: Position = Position { epoch: 1, seq: 1 };
 
@@ -42,10 +42,10 @@ fn market(number: usize) -> MarketId {
 
 fn write(core: &mut Core, id: SessionId) -> usize {
     let wrote = core.output(id, |session, _, runs| {
-        let chunks = session.plan(runs, 0, |_, _, _| Bytes::new());
+        let chunks = session.plan(runs, NOW.mono, |_, _, _| Bytes::new());
         let total: usize = chunks.iter().map(|chunk| black_box(chunk).len()).sum();
         drop(chunks);
-        session.wrote(runs, total, 0);
+        session.wrote(runs, total, NOW.mono);
         total
     });
     wrote.unwrap_or(0)

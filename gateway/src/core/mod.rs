@@ -33,7 +33,7 @@ pub type SessionId = usize;
 /// A session that may have something to send, and the subscription whose run grew, where it is that: it is told of it
 /// right before it is written to, when it is near anyway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Due {
+pub struct Touched {
     session: u32,
     /// `NO_NEWS` where it has something else to send.
     subscription: u32,
@@ -41,7 +41,7 @@ pub struct Due {
 
 const NO_NEWS: u32 = u32::MAX;
 
-impl Due {
+impl Touched {
     /// The session.
     #[must_use]
     pub fn session(self) -> SessionId {
@@ -319,20 +319,20 @@ impl Core {
 
     /// Sessions that may have something to send since the last call, in their order, the readers of runs that grew included:
     /// each is to be told with [`Core::tell_news`] before it is planned.
-    pub fn take_dirty(&mut self) -> Vec<Due> {
+    pub fn take_dirty(&mut self) -> Vec<Touched> {
         let touched = std::mem::take(&mut self.dirty);
         let fresh = std::mem::take(&mut self.fresh);
         let readers = fresh.iter().filter_map(|run| Some(self.locals.get(run)?.readers.len())).sum::<usize>();
         let mut due = Vec::with_capacity(touched.len() + readers);
-        due.extend(touched.into_iter().map(|id| Due { session: id as u32, subscription: NO_NEWS }));
+        due.extend(touched.into_iter().map(|id| Touched { session: id as u32, subscription: NO_NEWS }));
         for run in fresh {
             let Some(local) = self.locals.get_mut(&run) else { continue };
             local.is_fresh = false;
             due.extend(
-                local
-                    .readers
-                    .iter()
-                    .map(|(session, subscription)| Due { session: *session, subscription: *subscription }),
+                local.readers.iter().map(|(session, subscription)| Touched {
+                    session: *session,
+                    subscription: *subscription,
+                }),
             );
         }
         due.sort_unstable();
@@ -341,17 +341,17 @@ impl Core {
     }
 
     /// The same, without those whose runs grew: they are told with the next [`Core::take_dirty`].
-    pub fn take_touched(&mut self) -> Vec<Due> {
+    pub fn take_touched(&mut self) -> Vec<Touched> {
         let touched = std::mem::take(&mut self.dirty);
-        let mut due: Vec<Due> =
-            touched.into_iter().map(|id| Due { session: id as u32, subscription: NO_NEWS }).collect();
+        let mut due: Vec<Touched> =
+            touched.into_iter().map(|id| Touched { session: id as u32, subscription: NO_NEWS }).collect();
         due.sort_unstable();
         due.dedup();
         due
     }
 
     /// Tells a session that the run of a subscription grew, where that is why it is due.
-    pub fn tell_news(&mut self, due: Due) {
+    pub fn tell_news(&mut self, due: Touched) {
         if due.subscription != NO_NEWS
             && let Some(client) = self.clients.get_mut(due.session())
         {
@@ -414,9 +414,9 @@ impl Core {
             Up::Hello { .. } => {}
             Up::Ping { time, read } => {
                 if let Some(client) = self.clients.get_mut(id) {
-                    // It names our own clock on the wall, which may have been set since: nobody has read the future.
-                    let read = read.map(|read| now.mono - now.wall.saturating_sub(read).max(0));
-                    client.session.ping(time, read, now.mono);
+                    // It names our own clock on the wall, which may have been set back since: nobody has read the future.
+                    let read = read.filter(|read| *read <= now.wall);
+                    client.session.ping(time, read.map(|read| now.mono - (now.wall - read)), now.mono);
                     self.dirty.push(id);
                 }
             }
@@ -467,8 +467,13 @@ impl Core {
 
     /// Looks at what [`Core::output`] will need, of sessions that come next: each is far apart in memory, and what several
     /// wait for is waited for once.
-    pub fn look_ahead(&self, next: &[Due]) {
+    pub fn look_ahead(&self, next: &[Touched]) {
+        let mut before = None;
         for due in next {
+            // Several subscriptions of one are near each other.
+            if before.replace(due.session) == Some(due.session) {
+                continue;
+            }
             if let Some(client) = self.clients.get(due.session()) {
                 let near = client.session.look_ahead(due.subscription as usize);
                 std::hint::black_box((near, client.wire));

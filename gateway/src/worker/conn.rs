@@ -60,11 +60,12 @@ impl Line {
             if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 *waker = Some(context.waker().clone());
             }
-            if let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
-                return Poll::Ready(ready.map_or(Event::Over, |()| Event::Readable));
-            }
+            // Whoever talks all the time is to be answered, too.
             if blocked && self.stream.poll_write_ready(context).is_ready() {
                 return Poll::Ready(Event::Writable);
+            }
+            if let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
+                return Poll::Ready(ready.map_or(Event::Over, |()| Event::Readable));
             }
             Poll::Pending
         })
@@ -93,14 +94,14 @@ pub(super) struct Conn {
     /// The socket is full: its task waits until it is not.
     pub(super) blocked: bool,
     pub(super) dead: bool,
-    /// Its prices pause, and it is counted as such.
-    pub(super) paused: bool,
     /// All that was to be said is written, the goodbye included.
     pub(super) said_bye: bool,
     pub(super) counted: bool,
     pub(super) bad: u32,
     pub(super) next_beat: i64,
     pub(super) blocked_since: Option<i64>,
+    /// Since when its prices pause, as far as was seen.
+    pub(super) paused_since: Option<i64>,
     pub(super) close_by: Option<i64>,
     /// When the session is to be planned again by itself.
     pub(super) scheduled: Option<i64>,

@@ -29,7 +29,7 @@ pub use tap::Tap;
 
 use conn::{Conn, Conns, Sink};
 
-use crate::core::{Core, Due, SessionId};
+use crate::core::{Core, SessionId, Touched};
 use crate::feed::HubInput;
 use crate::hub::Now;
 use crate::limits::{Limits, Pace, Place};
@@ -115,9 +115,9 @@ impl Worker {
             blocked: false,
             next_beat: now.mono + self.heartbeat_ms(),
             blocked_since: None,
+            paused_since: None,
             close_by: None,
             dead: false,
-            paused: false,
             said_bye: false,
             scheduled: None,
             pace: Pace::new(&self.settings),
@@ -153,7 +153,7 @@ impl Worker {
         let counters = client.session.counters();
         self.metrics.merged.inc_by(counters.merged);
         self.metrics.lapsed.inc_by(counters.lapsed);
-        if self.conns.get(id).is_some_and(|conn| conn.paused) {
+        if self.conns.get(id).is_some_and(|conn| conn.paused_since.is_some()) {
             self.metrics.paused.dec();
         }
         if self.conns.get(id).is_some_and(|conn| conn.counted) {
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// Writes what they have to each; `between` is called now and then.
-    fn flush_all(&mut self, all: &[Due], mut between: impl FnMut(&mut Self)) {
+    fn flush_all(&mut self, all: &[Touched], mut between: impl FnMut(&mut Self)) {
         let mut rest = all.iter().skip(1);
         for some in all.chunks(AHEAD) {
             self.core.look_ahead(some);
@@ -309,9 +309,15 @@ impl Worker {
     fn count_paused(&mut self, id: SessionId, now: i64) {
         let paused = self.core.client(id).is_some_and(|client| client.session.is_paused(now));
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match (std::mem::replace(&mut conn.paused, paused), paused) {
-            (false, true) => self.metrics.paused.inc(),
-            (true, false) => self.metrics.paused.dec(),
+        match (conn.paused_since, paused) {
+            (None, true) => {
+                conn.paused_since = Some(now);
+                self.metrics.paused.inc();
+            }
+            (Some(_), false) => {
+                conn.paused_since = None;
+                self.metrics.paused.dec();
+            }
             _ => {}
         }
     }
@@ -403,7 +409,8 @@ impl Worker {
         }
         let beat = self.heartbeat_ms();
         let slow = i64::from(self.settings.slow_ms);
-        let (mut stuck, mut beats) = (Vec::new(), Vec::new());
+        let (mut stuck, mut beats, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut blocked = Vec::new();
         for (id, conn) in self.conns.iter_mut() {
             if conn.close_by.is_some_and(|by| now > by) {
                 conn.kill();
@@ -412,6 +419,20 @@ impl Worker {
             } else if now >= conn.next_beat {
                 conn.next_beat = now + beat;
                 beats.push(id);
+            } else if conn.paused_since.is_some_and(|since| now - since > slow) {
+                waiting.push(id);
+            } else if conn.blocked && conn.paused_since.is_none() {
+                // It gets no heartbeat with which it would be counted.
+                blocked.push(id);
+            }
+        }
+        for id in blocked {
+            self.count_paused(id, now);
+        }
+        for id in waiting {
+            // One that is silent is idle, which is another matter.
+            if self.core.client(id).is_some_and(|client| !client.session.is_silent(now)) {
+                self.core.close(id, CloseCode::Slow, "what it was sent was not read for too long");
             }
         }
         for id in stuck {

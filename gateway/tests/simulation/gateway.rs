@@ -400,11 +400,13 @@ impl Gateway {
                 let due = slot.outbox.back().map_or(due, |o| due.max(o.0));
                 slot.outbox.push_back((due, ask));
             }
-            for due in slot.core.take_dirty() {
-                slot.core.tell_news(due);
-            }
+            let touched = slot.core.take_dirty();
             for ((at, session), socket) in &mut self.sockets {
                 if *at == core {
+                    // Each is told of its news right before it is written to; others come in meanwhile.
+                    for news in touched.iter().filter(|touched| touched.session() == *session) {
+                        slot.core.tell_news(*news);
+                    }
                     write(&mut slot.core, *session, socket, &slot.stops, now, dice, cover);
                     slot.take_news(now);
                 }

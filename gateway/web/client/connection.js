@@ -298,6 +298,7 @@ export class Connection {
       if (!this.twoWay) this.liveness.heard(message.now);
       else if (message.echo !== undefined) this.liveness.echo(message.echo, message.now);
       this.#beat = message.now;
+      if (this.#told === Infinity) this.#told = message.now;
       // A hidden tab's timers are throttled, its messages are not. And whoever was far behind says at once that it is no more:
       // it may be sent no prices until then.
       if (this.twoWay && ((message.echo === undefined && this.#isPingDue) || this.#beat - this.#told > 2 * this.liveness.interval)) this.#ping();

@@ -54,13 +54,14 @@ impl Session {
             size += frame.len();
             self.plan.push((Piece::Control, frame.len() as u32));
         }
+        let paused = self.is_paused(now);
         if self.heartbeat_due {
             // It tells where the client stands with what was written before it.
-            let frame = heartbeat(self.behind(), self.echo, self.digest);
+            let frame = heartbeat(self.behind(), self.echo.filter(|_| !paused), self.digest);
             self.plan.push((Piece::Heartbeat, frame.len() as u32));
             self.heartbeat = Some(frame);
         }
-        if !self.is_paused(now) {
+        if !paused {
             self.plan_subscriptions(runs, now, size);
         }
         let mut orphans = self.orphans();

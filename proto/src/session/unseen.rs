@@ -6,33 +6,44 @@
 /// many books is that large; what waits in buffers for longer is found by its age.
 pub const MAX_UNSEEN: u64 = 16 * 1024 * 1024;
 
+/// A heartbeat that was sent: when, and up to which byte of the connection.
+type Sent = (i64, u64);
+
 /// How far a two-way client has read.
 #[derive(Debug)]
 pub(super) struct Unseen {
     /// When the newest heartbeat was sent of which it said that it has read it.
     at: i64,
     /// It has read the connection's bytes up to here.
-    read: u64,
-    /// A heartbeat that it has not told of yet: when it was sent, and where it ends. While there is one, no other is
-    /// remembered: a client tells once a heartbeat. A later one proves it, as two may be of the same millisecond.
-    mark: Option<(i64, u64)>,
+    upto: u64,
+    /// Heartbeats that it has not told of yet: the first after what it has read, and the first after a ping. Each is proven by
+    /// one that is later, as two may be of the same millisecond.
+    first: Option<Sent>,
+    second: Option<Sent>,
 }
 
 impl Unseen {
     pub(super) fn new(now: i64) -> Self {
-        Self { at: now, read: 0, mark: None }
+        Self { at: now, upto: 0, first: None, second: None }
     }
 
     /// A heartbeat went out, the connection's bytes up to `end` with it.
     pub(super) fn sent(&mut self, now: i64, end: u64) {
-        self.mark.get_or_insert((now, end));
+        if self.first.is_none() {
+            self.first = Some((now, end));
+        } else if self.second.is_none() {
+            self.second = Some((now, end));
+        }
     }
 
     /// The client has read a heartbeat that was sent then.
     pub(super) fn read(&mut self, sent: i64) {
         self.at = self.at.max(sent);
-        if let Some((_, end)) = self.mark.take_if(|(at, _)| *at < sent) {
-            self.read = end;
+        for _ in 0..2 {
+            if let Some((_, end)) = self.first.take_if(|(at, _)| *at < sent) {
+                self.upto = end;
+                self.first = self.second.take();
+            }
         }
     }
 
@@ -43,7 +54,7 @@ impl Unseen {
 
     /// How much of what was written up to `end` it has not said to have read, bytes.
     pub(super) fn bytes(&self, end: u64) -> u64 {
-        end.saturating_sub(self.read)
+        end.saturating_sub(self.upto)
     }
 }
 
@@ -66,15 +77,11 @@ mod tests {
         assert_eq!(
             (unseen.age(400), unseen.bytes(5_000)),
             (100, 4_000),
-            "only the one that is remembered counts"
+            "another one may have been sent just before"
         );
         unseen.sent(400, 6_000);
         unseen.read(400);
-        assert_eq!(
-            (unseen.age(400), unseen.bytes(6_000)),
-            (0, 5_000),
-            "another one may have been sent just before"
-        );
+        assert_eq!((unseen.age(400), unseen.bytes(6_000)), (0, 1_000));
         unseen.read(401);
         assert_eq!((unseen.age(401), unseen.bytes(6_000)), (0, 0));
         // An older one, named late, takes nothing back.
@@ -84,6 +91,16 @@ mod tests {
 
     #[test]
     fn more_than_may_be_unseen_pauses_prices_of_two_way_sessions() {
+        let runs = slab::Slab::<crate::run::Run>::new();
+        let echo = |session: &mut crate::session::Session, now| {
+            let mut echoed = None;
+            let beat = |_, echo, _| {
+                echoed = echo;
+                bytes::Bytes::from_static(b"hb")
+            };
+            assert!(!session.plan(&runs, now, beat).is_empty());
+            echoed
+        };
         for (pause_after, pauses) in [(Some(2_500), true), (None, false)] {
             let mut session = crate::session::Session::new(0, pause_after);
             session.counters.bytes = MAX_UNSEEN;
@@ -93,8 +110,10 @@ mod tests {
             assert_eq!(session.is_paused(10), pauses);
             session.ping(1, Some(9), 11);
             assert_eq!(session.is_paused(11), pauses, "that heartbeat was older");
+            assert_eq!(echo(&mut session, 11).is_none(), pauses, "what it holds is not called fresh");
             session.ping(2, Some(11), 12);
             assert!(!session.is_paused(12), "it has read all but a byte");
+            assert_eq!(echo(&mut session, 12), Some(2));
         }
     }
 
