@@ -22,8 +22,9 @@ use crate::pulse::{self, now_us};
 
 /// How often it says that it is alive, as ingest does.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
-/// All markets of a shard are stored anew after so many entries, so that the log may forget those.
-const STORED_EVERY: usize = 4_096;
+/// All markets of a shard are stored anew after so many entries, so that the log forgets those before, as ingest lets it: what
+/// is measured over minutes is not to grow with its log.
+const STORED_EVERY: usize = 1_024;
 
 #[derive(Debug)]
 struct Shard {
@@ -33,6 +34,8 @@ struct Shard {
     since_stored: usize,
     /// What is held by stored snapshots.
     covered: Position,
+    /// What may be forgotten: what was held by those before.
+    aged: Position,
 }
 
 /// What the log is told, by whom.
@@ -126,7 +129,13 @@ impl Writing {
             let now = u64::try_from(now_ms())?;
             let acquired = writing.log.acquire(number, &writing.owner, 0, now).await?;
             let entries = sequencer.take_over(acquired.epoch, acquired.n, Times::default());
-            writing.shards.push(Shard { number, sequencer, since_stored: 0, covered: Position::ZERO });
+            writing.shards.push(Shard {
+                number,
+                sequencer,
+                since_stored: 0,
+                covered: Position::ZERO,
+                aged: Position::ZERO,
+            });
             let last = writing.shards.len() - 1;
             writing.append(last, Due { entries, stored: Vec::new() }).await?;
         }
@@ -151,11 +160,11 @@ impl Writing {
         let mut stored = due.stored;
         if shard.since_stored >= STORED_EVERY {
             stored = shard.sequencer.markets().map(|(market, ..)| market.clone()).collect();
-            (shard.since_stored, shard.covered) = (0, shard.sequencer.head());
+            (shard.since_stored, shard.aged, shard.covered) = (0, shard.covered, shard.sequencer.head());
         }
         let mut batch = Batch { epoch: shard.sequencer.head().epoch, first, ..Batch::default() };
         batch.entries = due.entries.iter().map(|entry| entry.encode().into()).collect();
-        batch.covered = shard.covered;
+        (batch.covered, batch.aged) = (shard.covered, shard.aged);
         for market in stored {
             let stored = shard.sequencer.stored(&market).context("a market that is not there")?;
             batch.snapshots.push((market, stored.into()));

@@ -6,6 +6,7 @@ mod news;
 mod refused;
 mod scopes;
 mod subscriptions;
+mod touched;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,27 +28,10 @@ use crate::wires::Wire;
 use bases::Bases;
 use scopes::Scopes;
 
+pub use touched::Touched;
+
 /// The core's number of a session.
 pub type SessionId = usize;
-
-/// A session that may have something to send, and the subscription whose run grew, where it is that: it is told of it
-/// right before it is written to, when it is near anyway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Touched {
-    session: u32,
-    /// `NO_NEWS` where it has something else to send.
-    subscription: u32,
-}
-
-const NO_NEWS: u32 = u32::MAX;
-
-impl Touched {
-    /// The session.
-    #[must_use]
-    pub fn session(self) -> SessionId {
-        self.session as SessionId
-    }
-}
 
 /// What a session may have.
 #[derive(Debug, Clone, Copy)]
@@ -317,48 +301,6 @@ impl Core {
         std::mem::take(&mut self.to_hub)
     }
 
-    /// Sessions that may have something to send since the last call, in their order, the readers of runs that grew included:
-    /// each is to be told with [`Core::tell_news`] before it is planned.
-    pub fn take_dirty(&mut self) -> Vec<Touched> {
-        let touched = std::mem::take(&mut self.dirty);
-        let fresh = std::mem::take(&mut self.fresh);
-        let readers = fresh.iter().filter_map(|run| Some(self.locals.get(run)?.readers.len())).sum::<usize>();
-        let mut due = Vec::with_capacity(touched.len() + readers);
-        due.extend(touched.into_iter().map(|id| Touched { session: id as u32, subscription: NO_NEWS }));
-        for run in fresh {
-            let Some(local) = self.locals.get_mut(&run) else { continue };
-            local.is_fresh = false;
-            due.extend(
-                local.readers.iter().map(|(session, subscription)| Touched {
-                    session: *session,
-                    subscription: *subscription,
-                }),
-            );
-        }
-        due.sort_unstable();
-        due.dedup();
-        due
-    }
-
-    /// The same, without those whose runs grew: they are told with the next [`Core::take_dirty`].
-    pub fn take_touched(&mut self) -> Vec<Touched> {
-        let touched = std::mem::take(&mut self.dirty);
-        let mut due: Vec<Touched> =
-            touched.into_iter().map(|id| Touched { session: id as u32, subscription: NO_NEWS }).collect();
-        due.sort_unstable();
-        due.dedup();
-        due
-    }
-
-    /// Tells a session that the run of a subscription grew, where that is why it is due.
-    pub fn tell_news(&mut self, due: Touched) {
-        if due.subscription != NO_NEWS
-            && let Some(client) = self.clients.get_mut(due.session())
-        {
-            client.session.notify(due.subscription as usize);
-        }
-    }
-
     /// Whether [`Core::take_dirty`] has anybody.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -463,22 +405,6 @@ impl Core {
         shards.push((CATALOGUE, catalogue));
         shards.sort_unstable();
         shards.into_iter().filter(|s| !s.1.is_zero()).collect()
-    }
-
-    /// Looks at what [`Core::output`] will need, of sessions that come next: each is far apart in memory, and what several
-    /// wait for is waited for once.
-    pub fn look_ahead(&self, next: &[Touched]) {
-        let mut before = None;
-        for due in next {
-            // Several subscriptions of one are near each other.
-            if before.replace(due.session) == Some(due.session) {
-                continue;
-            }
-            if let Some(client) = self.clients.get(due.session()) {
-                let near = client.session.look_ahead(due.subscription as usize);
-                std::hint::black_box((near, client.wire));
-            }
-        }
     }
 
     /// A session with the runs it reads, to plan and to write.
